@@ -1,0 +1,107 @@
+// The boundary's own types: status codes, records, and the manifest that src/native/abi.ts is checked against.
+// No computing here. Read next: egg.zig, the list of exports.
+const std = @import("std");
+
+/// What every export returns. Negative: an error; its text is in egg_last_error.
+pub const Status = enum(i32) {
+    ok = 0,
+    bad_argument = -1,
+    bad_shape = -2,
+    stale_handle = -3,
+    out_of_memory = -4,
+    busy = -5,
+    unsupported = -6,
+    held = -7,
+    no_thread = -8,
+    too_many_objects = -9,
+    cancelled = -10,
+};
+
+pub const Error = error{
+    BadArgument,
+    BadShape,
+    StaleHandle,
+    OutOfMemory,
+    Busy,
+    Unsupported,
+    Held,
+    NoThread,
+    TooManyObjects,
+    Cancelled,
+};
+
+pub fn statusOf(err: Error) Status {
+    return switch (err) {
+        error.BadArgument => .bad_argument,
+        error.BadShape => .bad_shape,
+        error.StaleHandle => .stale_handle,
+        error.OutOfMemory => .out_of_memory,
+        error.Busy => .busy,
+        error.Unsupported => .unsupported,
+        error.Held => .held,
+        error.NoThread => .no_thread,
+        error.TooManyObjects => .too_many_objects,
+        error.Cancelled => .cancelled,
+    };
+}
+
+pub const ModelShape = extern struct { layers: u32, hidden: u32, vocabulary: u32, reserved: u32 };
+
+pub const TrainerShape = extern struct { pairs: u32, sequence: u32, threshold: u32, sigma_shift: u32, panel_groups: u32, reserved: u32 };
+
+/// Filled by egg_wait; `finished` is 1 when no job runs.
+pub const Progress = extern struct { finished: u32, done: u32, total: u32, reserved: u32 };
+
+/// Filled by egg_int8_step_finish.
+pub const StepResult = extern struct { changed: f64, loss_sum: f64, plus: u32, minus: u32 };
+
+/// Filled by egg_int8_evaluate_finish: sums over all streams of the window.
+pub const EvaluateResult = extern struct { tokens: f64, bits: f64, loss_sum: f64 };
+
+pub const CpuInfo = extern struct { features: u32, available: u32, built: u32, best: u32 };
+
+const records = .{ ModelShape, TrainerShape, Progress, StepResult, EvaluateResult, CpuInfo };
+
+/// One line a function, record and status: the text that both sides must agree on.
+pub fn manifest(comptime Exports: type) []const u8 {
+    comptime {
+        @setEvalBranchQuota(100000);
+        var text: []const u8 = "";
+        for (@typeInfo(Exports).@"struct".decls) |decl| {
+            if (!std.mem.startsWith(u8, decl.name, "egg_")) continue;
+            const function = @typeInfo(@TypeOf(@field(Exports, decl.name))).@"fn";
+            text = text ++ decl.name ++ "(";
+            for (function.params, 0..) |param, i| text = text ++ (if (i == 0) "" else ",") ++ typeName(param.type.?);
+            text = text ++ ") " ++ typeName(function.return_type.?) ++ "\n";
+        }
+        for (records) |Record| {
+            text = text ++ shortName(Record) ++ std.fmt.comptimePrint(" {d}", .{@sizeOf(Record)});
+            for (@typeInfo(Record).@"struct".fields) |field| {
+                text = text ++ std.fmt.comptimePrint(" {s}:{s}@{d}", .{ field.name, typeName(field.type), @offsetOf(Record, field.name) });
+            }
+            text = text ++ "\n";
+        }
+        for (@typeInfo(Status).@"enum".fields) |field| text = text ++ std.fmt.comptimePrint("{s} {d}\n", .{ field.name, field.value });
+        return text;
+    }
+}
+
+fn typeName(comptime T: type) []const u8 {
+    return switch (T) {
+        u32, i32, f64, f32 => @typeName(T),
+        else => if (@typeInfo(T) == .pointer) "buffer" else @compileError("not a type of the boundary: " ++ @typeName(T)),
+    };
+}
+
+fn shortName(comptime T: type) []const u8 {
+    const name = @typeName(T);
+    return name[std.mem.lastIndexOfScalar(u8, name, '.').? + 1 ..];
+}
+
+/// FNV-1a, 32 bit.
+pub fn hash(text: []const u8) u32 {
+    @setEvalBranchQuota(100000);
+    var value: u32 = 2166136261;
+    for (text) |byte| value = (value ^ byte) *% 16777619;
+    return value;
+}

@@ -1,0 +1,110 @@
+// Which CPU tiers this build holds and which of them this machine can run: CPUID or hwcap, and what the operating
+// system saves on a context switch. No kernels here. Read next: tier.zig (how a tier is compiled).
+const std = @import("std");
+const builtin = @import("builtin");
+const ops = @import("int8/ops.zig");
+const scalar = @import("int8/scalar.zig");
+
+/// Best first; the numbers are part of the ABI (src/native/abi.ts).
+pub const Tier = enum(u32) {
+    scalar = 0,
+    avx512vnni = 1,
+
+    /// This tier's kernels, or null where this build has none.
+    pub fn kernels(tier: Tier) ?*const ops.Table {
+        return switch (tier) {
+            .scalar => &scalar.table,
+            .avx512vnni => if (builtin.cpu.arch == .x86_64) &extern_tables.egg_int8_avx512vnni else null,
+        };
+    }
+};
+
+const extern_tables = struct {
+    extern const egg_int8_avx512vnni: ops.Table;
+};
+
+/// CPU and operating system features that some tier asks for. Bits of `Info.features`.
+pub const Feature = enum(u5) { avx2, bmi2, fma, avx512, avx512vnni, avx_vnni, avx512_bf16, dotprod, i8mm };
+
+pub const Features = std.EnumSet(Feature);
+
+pub fn required(tier: Tier) Features {
+    return switch (tier) {
+        .scalar => .initEmpty(),
+        .avx512vnni => .initMany(&.{ .avx2, .bmi2, .fma, .avx512, .avx512vnni }),
+    };
+}
+
+pub fn available(tier: Tier) bool {
+    return tier.kernels() != null and required(tier).subsetOf(detect());
+}
+
+/// The fastest tier that this machine can run.
+pub fn best() Tier {
+    if (available(.avx512vnni)) return .avx512vnni;
+    return .scalar;
+}
+
+pub fn detect() Features {
+    return switch (builtin.cpu.arch) {
+        .x86_64 => detectX86(),
+        else => .initEmpty(),
+    };
+}
+
+const Leaf = struct { eax: u32, ebx: u32, ecx: u32, edx: u32 };
+
+fn cpuid(leaf: u32, subleaf: u32) Leaf {
+    var eax: u32 = undefined;
+    var ebx: u32 = undefined;
+    var ecx: u32 = undefined;
+    var edx: u32 = undefined;
+    asm volatile ("cpuid"
+        : [a] "={eax}" (eax),
+          [b] "={ebx}" (ebx),
+          [c] "={ecx}" (ecx),
+          [d] "={edx}" (edx),
+        : [leaf] "{eax}" (leaf),
+          [subleaf] "{ecx}" (subleaf),
+    );
+    return .{ .eax = eax, .ebx = ebx, .ecx = ecx, .edx = edx };
+}
+
+fn bit(word: u32, n: u5) bool {
+    return (word >> n) & 1 != 0;
+}
+
+/// Register state that the operating system saves (XCR0); 0 where it does not say.
+fn savedState(leaf1: Leaf) u32 {
+    if (!bit(leaf1.ecx, 27)) return 0;
+    var low: u32 = undefined;
+    var high: u32 = undefined;
+    asm volatile ("xgetbv"
+        : [low] "={eax}" (low),
+          [high] "={edx}" (high),
+        : [which] "{ecx}" (@as(u32, 0)),
+    );
+    return low;
+}
+
+fn detectX86() Features {
+    var features: Features = .initEmpty();
+    if (cpuid(0, 0).eax < 7) return features;
+    const leaf1 = cpuid(1, 0);
+    const leaf7 = cpuid(7, 0);
+    const leaf7_1 = if (leaf7.eax >= 1) cpuid(7, 1) else Leaf{ .eax = 0, .ebx = 0, .ecx = 0, .edx = 0 };
+    const saved = savedState(leaf1);
+    const ymm = saved & 0x6 == 0x6;
+    const zmm = saved & 0xe6 == 0xe6;
+    // LZCNT and POPCNT come with every CPU that has BMI2.
+    features.setPresent(.bmi2, bit(leaf7.ebx, 3) and bit(leaf7.ebx, 8) and bit(leaf1.ecx, 23));
+    features.setPresent(.avx2, ymm and bit(leaf7.ebx, 5));
+    features.setPresent(.fma, ymm and bit(leaf1.ecx, 12));
+    // F, DQ, CD, BW, VL.
+    const avx512 = zmm and bit(leaf7.ebx, 16) and bit(leaf7.ebx, 17) and bit(leaf7.ebx, 28) and bit(leaf7.ebx, 30) and bit(leaf7.ebx, 31);
+    features.setPresent(.avx512, avx512);
+    features.setPresent(.avx512vnni, avx512 and bit(leaf7.ecx, 11));
+    features.setPresent(.avx_vnni, ymm and bit(leaf7_1.eax, 4));
+    features.setPresent(.avx512_bf16, avx512 and bit(leaf7_1.eax, 5));
+    return features;
+}

@@ -1,0 +1,427 @@
+// The library's exports, all of them: checks, then one call. src/native/abi.ts lists the same, and a test compares both.
+// Every function returns a Status unless it says otherwise; buffers are borrowed for the call and never kept.
+// Read next: int8/eggroll.zig (a training step), int8/ops.zig (the kernels), cpu.zig (tiers), pool.zig (threads).
+const std = @import("std");
+const abi = @import("abi.zig");
+const cpu = @import("cpu.zig");
+const handles = @import("handles.zig");
+const os = @import("os.zig");
+const forward = @import("int8/forward.zig");
+const Evaluator = @import("int8/evaluate.zig").Evaluator;
+const Model = @import("int8/model.zig").Model;
+const Pool = @import("pool.zig").Pool;
+const Trainer = @import("int8/eggroll.zig").Trainer;
+const ops = @import("int8/ops.zig");
+
+const gpa = std.heap.page_allocator;
+
+/// A pool of threads and the tier of kernels it runs.
+const Context = struct { pool: Pool, kernels: *const ops.Table, job: Job = .none };
+const Job = union(enum) { none, step: *Trainer, evaluate: *Evaluator };
+
+const OwnedModel = struct { model: Model, context: *Context, users: u32 = 0 };
+const OwnedTrainer = struct { trainer: Trainer, model: *OwnedModel };
+const OwnedEvaluator = struct { evaluator: Evaluator, model: *OwnedModel };
+
+const Object = union(enum) { context: *Context, model: *OwnedModel, trainer: *OwnedTrainer, evaluator: *OwnedEvaluator };
+
+var objects: handles.Handles(Object) = .{};
+var error_buffer: [512]u8 = undefined;
+var error_length: usize = 0;
+
+fn finish(result: abi.Error!void) i32 {
+    result catch |err| return @intFromEnum(abi.statusOf(err));
+    return @intFromEnum(abi.Status.ok);
+}
+
+/// Remembers what was wrong, for egg_last_error.
+fn fail(err: abi.Error, comptime format: []const u8, arguments: anytype) abi.Error {
+    const text: []const u8 = std.fmt.bufPrint(&error_buffer, format, arguments) catch &error_buffer;
+    error_length = text.len;
+    return err;
+}
+
+fn object(handle: u32, comptime kind: std.meta.Tag(Object)) abi.Error!@FieldType(Object, @tagName(kind)) {
+    const found = objects.get(handle) catch |err| return fail(err, "handle {d} is not in use", .{handle});
+    if (found.* != kind) return fail(error.StaleHandle, "handle {d} is a {t}, not a {t}", .{ handle, found.*, kind });
+    return @field(found, @tagName(kind));
+}
+
+fn idle(context: *Context) abi.Error!void {
+    if (context.job != .none) return fail(error.Busy, "a {t} job is running", .{context.job});
+}
+
+fn expectBytes(what: []const u8, expected: usize, found: usize) abi.Error!void {
+    if (expected != found) return fail(error.BadShape, "{s}: expected {d} bytes, found {d}", .{ what, expected, found });
+}
+
+fn outOfMemory(what: []const u8, bytes: usize) abi.Error {
+    return fail(error.OutOfMemory, "{s} needs {d} bytes", .{ what, bytes });
+}
+
+/// Returns the hash of the manifest; not a status.
+pub export fn egg_abi_hash() u32 {
+    return comptime abi.hash(manifest);
+}
+
+/// Copies the manifest and returns its length; not a status.
+pub export fn egg_manifest(buffer: [*]u8, bytes: u32) i32 {
+    const length = @min(bytes, manifest.len);
+    @memcpy(buffer[0..length], manifest[0..length]);
+    return @intCast(manifest.len);
+}
+
+/// Copies the text of the last error and returns its length; not a status.
+pub export fn egg_last_error(buffer: [*]u8, bytes: u32) i32 {
+    const length = @min(bytes, error_length);
+    @memcpy(buffer[0..length], error_buffer[0..length]);
+    return @intCast(length);
+}
+
+/// CPU features and tiers (bits by cpu.Feature and cpu.Tier).
+pub export fn egg_cpu(out: *align(1) abi.CpuInfo) i32 {
+    var info: abi.CpuInfo = .{ .features = cpu.detect().bits.mask, .available = 0, .built = 0, .best = @intFromEnum(cpu.best()) };
+    for (std.enums.values(cpu.Tier)) |tier| {
+        const bit = @as(u32, 1) << @intCast(@intFromEnum(tier));
+        if (tier.kernels() != null) info.built |= bit;
+        if (cpu.available(tier)) info.available |= bit;
+    }
+    out.* = info;
+    return finish({});
+}
+
+/// Takes an exclusive lock on an open file; `held` when another process has it.
+pub export fn egg_lock_file(fd: u32) i32 {
+    return finish(os.lockFile(@intCast(fd & 0x7fffffff)) catch |err| switch (err) {
+        error.Held => fail(error.Held, "file is locked", .{}),
+        error.BadFile => fail(error.BadArgument, "file descriptor {d} cannot be locked", .{fd}),
+    });
+}
+
+/// Starts `threads` (1..1024) workers with the kernels of `tier` (cpu.Tier).
+pub export fn egg_open(threads: u32, tier: u32, out: *align(1) u32) i32 {
+    return finish(open(threads, tier, out));
+}
+
+fn open(threads: u32, tier_number: u32, out: *align(1) u32) abi.Error!void {
+    if (threads < 1 or threads > 1024) return fail(error.BadArgument, "threads: found {d}, allowed 1 to 1024", .{threads});
+    const tier = std.enums.fromInt(cpu.Tier, tier_number) orelse return fail(error.BadArgument, "tier {d} is unknown", .{tier_number});
+    if (!cpu.available(tier)) return fail(error.Unsupported, "this machine cannot run the {t} kernels", .{tier});
+    const context = gpa.create(Context) catch return outOfMemory("a context", @sizeOf(Context));
+    errdefer gpa.destroy(context);
+    context.* = .{ .pool = undefined, .kernels = tier.kernels().? };
+    context.pool.init(threads) catch |err| return switch (err) {
+        error.OutOfMemory => outOfMemory("the thread table", threads * 64),
+        error.NoThread => fail(error.NoThread, "the system refused to start {d} threads", .{threads}),
+    };
+    errdefer context.pool.deinit();
+    out.* = try objects.add(.{ .context = context });
+}
+
+pub export fn egg_int8_model_create(context: u32, shape: *align(1) const abi.ModelShape, out: *align(1) u32) i32 {
+    return finish(createModel(context, shape.*, out));
+}
+
+fn createModel(handle: u32, shape: abi.ModelShape, out: *align(1) u32) abi.Error!void {
+    const context = try object(handle, .context);
+    if (shape.layers < 1 or shape.layers > 1024) return fail(error.BadShape, "layers: found {d}, allowed 1 to 1024", .{shape.layers});
+    if (shape.hidden < 16 or shape.hidden > 4096 or shape.hidden % 16 != 0) {
+        return fail(error.BadShape, "hidden: found {d}, allowed a multiple of 16 from 16 to 4096", .{shape.hidden});
+    }
+    if (shape.vocabulary < 16 or shape.vocabulary > 256 or shape.vocabulary % 16 != 0) {
+        return fail(error.BadShape, "vocabulary: found {d}, allowed a multiple of 16 from 16 to 256", .{shape.vocabulary});
+    }
+    const inner: @import("int8/model.zig").Shape = .{ .layers = shape.layers, .hidden = shape.hidden, .vocabulary = shape.vocabulary };
+    const owned = gpa.create(OwnedModel) catch return outOfMemory("a model", @sizeOf(OwnedModel));
+    errdefer gpa.destroy(owned);
+    owned.* = .{ .model = undefined, .context = context };
+    owned.model.init(inner) catch return outOfMemory("the model", Model.bytesNeeded(inner));
+    errdefer owned.model.deinit();
+    out.* = try objects.add(.{ .model = owned });
+}
+
+/// Writes one tensor (int8, row-major) by its number (model.zig: outer tensors, then layer by layer).
+pub export fn egg_int8_model_write(model: u32, tensor: u32, buffer: [*]const u8, bytes: u32) i32 {
+    return finish(copyTensor(model, tensor, @constCast(buffer), bytes, .write));
+}
+
+pub export fn egg_int8_model_read(model: u32, tensor: u32, buffer: [*]u8, bytes: u32) i32 {
+    return finish(copyTensor(model, tensor, buffer, bytes, .read));
+}
+
+const Direction = enum { read, write };
+
+fn copyTensor(handle: u32, index: u32, buffer: [*]u8, bytes: u32, direction: Direction) abi.Error!void {
+    const owned = try object(handle, .model);
+    try idle(owned.context);
+    const tensor = owned.model.tensor(index) orelse return fail(error.BadArgument, "tensor {d} does not exist", .{index});
+    try copy("tensor", std.mem.sliceAsBytes(tensor), buffer, bytes, direction);
+    if (direction == .write) owned.model.sumRows(index);
+}
+
+fn copy(what: []const u8, native: []u8, buffer: [*]u8, bytes: u32, direction: Direction) abi.Error!void {
+    try expectBytes(what, native.len, bytes);
+    switch (direction) {
+        .write => @memcpy(native, buffer[0..bytes]),
+        .read => @memcpy(buffer[0..bytes], native),
+    }
+}
+
+pub export fn egg_int8_trainer_create(model: u32, shape: *align(1) const abi.TrainerShape, out: *align(1) u32) i32 {
+    return finish(createTrainer(model, shape.*, out));
+}
+
+fn createTrainer(handle: u32, shape: abi.TrainerShape, out: *align(1) u32) abi.Error!void {
+    const owned = try object(handle, .model);
+    try idle(owned.context);
+    if (shape.pairs < 1 or shape.pairs > 1 << 20) return fail(error.BadShape, "pairs: found {d}, allowed 1 to 1048576", .{shape.pairs});
+    if (shape.sequence < 1 or shape.sequence > 1 << 20) return fail(error.BadShape, "sequence: found {d}, allowed 1 to 1048576", .{shape.sequence});
+    if (shape.threshold > std.math.maxInt(i32)) return fail(error.BadShape, "threshold: found {d}, allowed 0 to 2147483647", .{shape.threshold});
+    if (shape.sigma_shift > 8) return fail(error.BadShape, "sigma_shift: found {d}, allowed 0 to 8", .{shape.sigma_shift});
+    if (shape.panel_groups > forward.max_groups) return fail(error.BadShape, "panel_groups: found {d}, allowed 0 to 4", .{shape.panel_groups});
+    const inner: @import("int8/eggroll.zig").Shape = .{
+        .pairs = shape.pairs,
+        .sequence = shape.sequence,
+        .threshold = @intCast(shape.threshold),
+        .perturb_shift = 4 + shape.sigma_shift,
+        .panel_groups = shape.panel_groups,
+    };
+    const trainer = gpa.create(OwnedTrainer) catch return outOfMemory("a trainer", @sizeOf(OwnedTrainer));
+    errdefer gpa.destroy(trainer);
+    trainer.model = owned;
+    trainer.trainer.init(&owned.model, owned.context.kernels, &owned.context.pool, inner) catch {
+        return outOfMemory("the population", Trainer.bytesNeeded(&owned.model, inner, @intCast(owned.context.pool.workers.len)));
+    };
+    errdefer trainer.trainer.deinit();
+    out.* = try objects.add(.{ .trainer = trainer });
+    owned.users += 1;
+}
+
+/// Memory a trainer of this shape takes besides its model, in bytes, without making it.
+pub export fn egg_int8_trainer_bytes(model: u32, shape: *align(1) const abi.TrainerShape, out: *align(1) f64) i32 {
+    const owned = object(model, .model) catch |err| return finish(err);
+    out.* = @floatFromInt(Trainer.bytesNeeded(&owned.model, .{
+        .pairs = shape.pairs,
+        .sequence = shape.sequence,
+        .threshold = 0,
+        .perturb_shift = 0,
+        .panel_groups = shape.panel_groups,
+    }, @intCast(owned.context.pool.workers.len)));
+    return finish({});
+}
+
+/// Writes the streams of the next step: [pairs][sequence + 1] bytes.
+pub export fn egg_int8_trainer_batch(trainer: u32, buffer: [*]const u8, bytes: u32) i32 {
+    const owned = object(trainer, .trainer) catch |err| return finish(err);
+    idle(owned.model.context) catch |err| return finish(err);
+    return finish(copy("batch", owned.trainer.batch, @constCast(buffer), bytes, .write));
+}
+
+/// States of members first .. first + count: [count][layers][hidden] bytes.
+pub export fn egg_int8_trainer_states_write(trainer: u32, first: u32, count: u32, buffer: [*]const u8, bytes: u32) i32 {
+    return finish(copyStates(trainer, first, count, @constCast(buffer), bytes, .write));
+}
+
+pub export fn egg_int8_trainer_states_read(trainer: u32, first: u32, count: u32, buffer: [*]u8, bytes: u32) i32 {
+    return finish(copyStates(trainer, first, count, buffer, bytes, .read));
+}
+
+fn copyStates(handle: u32, first: u32, count: u32, buffer: [*]u8, bytes: u32, direction: Direction) abi.Error!void {
+    const owned = try object(handle, .trainer);
+    try idle(owned.model.context);
+    const members = 2 * owned.trainer.shape.pairs;
+    if (first > members or count > members - first) return fail(error.BadArgument, "members {d} + {d} of {d}", .{ first, count, members });
+    const size = owned.trainer.states.len / members;
+    try copy("states", std.mem.sliceAsBytes(owned.trainer.states[first * size ..][0 .. count * size]), buffer, bytes, direction);
+}
+
+/// Starts a training step on the batch with this step seed; egg_wait, then egg_int8_step_finish.
+pub export fn egg_int8_step_start(trainer: u32, seed: u32) i32 {
+    const owned = object(trainer, .trainer) catch |err| return finish(err);
+    const context = owned.model.context;
+    idle(context) catch |err| return finish(err);
+    context.job = .{ .step = &owned.trainer };
+    owned.trainer.start(seed);
+    return finish({});
+}
+
+/// Ends a step: `cancelled` when it was, and then nothing has changed.
+pub export fn egg_int8_step_finish(trainer: u32, out: *align(1) abi.StepResult) i32 {
+    return finish(finishStep(trainer, out));
+}
+
+fn finishStep(handle: u32, out: *align(1) abi.StepResult) abi.Error!void {
+    const owned = try object(handle, .trainer);
+    const context = owned.model.context;
+    if (context.job != .step or context.job.step != &owned.trainer) return fail(error.BadArgument, "no step was started", .{});
+    if (!context.pool.wait(0)) return fail(error.Busy, "the step is still running", .{});
+    context.job = .none;
+    if (!owned.trainer.finish()) return fail(error.Cancelled, "the step was cancelled", .{});
+    var result: abi.StepResult = .{ .changed = @floatFromInt(owned.trainer.changed.load(.acquire)), .loss_sum = 0, .plus = 0, .minus = 0 };
+    var losses: i64 = 0;
+    for (owned.trainer.losses) |loss| losses += loss;
+    result.loss_sum = @floatFromInt(losses);
+    for (owned.trainer.fitness) |fitness| {
+        if (fitness > 0) result.plus += 1;
+        if (fitness < 0) result.minus += 1;
+    }
+    out.* = result;
+}
+
+/// Integer losses of the last step, i32 [2 * pairs] (member 2p is pair p's plus side), in 1/16 bit, summed over the sequence.
+pub export fn egg_int8_step_losses(trainer: u32, buffer: [*]u8, bytes: u32) i32 {
+    const owned = object(trainer, .trainer) catch |err| return finish(err);
+    return finish(copy("losses", std.mem.sliceAsBytes(owned.trainer.losses), buffer, bytes, .read));
+}
+
+/// Streams read side by side with clean weights, windows of at most `length` tokens.
+pub export fn egg_int8_evaluator_create(model: u32, streams: u32, length: u32, out: *align(1) u32) i32 {
+    return finish(createEvaluator(model, streams, length, out));
+}
+
+fn createEvaluator(handle: u32, streams: u32, length: u32, out: *align(1) u32) abi.Error!void {
+    const owned = try object(handle, .model);
+    try idle(owned.context);
+    if (streams < 1 or streams > 1 << 16) return fail(error.BadShape, "streams: found {d}, allowed 1 to 65536", .{streams});
+    if (length < 1 or length > 1 << 20) return fail(error.BadShape, "length: found {d}, allowed 1 to 1048576", .{length});
+    const evaluator = gpa.create(OwnedEvaluator) catch return outOfMemory("an evaluator", @sizeOf(OwnedEvaluator));
+    errdefer gpa.destroy(evaluator);
+    evaluator.model = owned;
+    evaluator.evaluator.init(&owned.model, owned.context.kernels, &owned.context.pool, streams, length) catch {
+        return outOfMemory("evaluation", Evaluator.bytesNeeded(&owned.model, streams, length, @intCast(owned.context.pool.workers.len)));
+    };
+    errdefer evaluator.evaluator.deinit();
+    out.* = try objects.add(.{ .evaluator = evaluator });
+    owned.users += 1;
+}
+
+/// States of all streams: [streams][layers][hidden] bytes.
+pub export fn egg_int8_evaluator_states_write(evaluator: u32, buffer: [*]const u8, bytes: u32) i32 {
+    return finish(copyStreams(evaluator, @constCast(buffer), bytes, .write));
+}
+
+pub export fn egg_int8_evaluator_states_read(evaluator: u32, buffer: [*]u8, bytes: u32) i32 {
+    return finish(copyStreams(evaluator, buffer, bytes, .read));
+}
+
+fn copyStreams(handle: u32, buffer: [*]u8, bytes: u32, direction: Direction) abi.Error!void {
+    const owned = try object(handle, .evaluator);
+    try idle(owned.model.context);
+    try copy("states", std.mem.sliceAsBytes(owned.evaluator.states), buffer, bytes, direction);
+}
+
+/// Starts reading a window: [streams][length + 1] bytes; egg_wait, then egg_int8_evaluate_finish.
+pub export fn egg_int8_evaluate_start(evaluator: u32, length: u32, buffer: [*]const u8, bytes: u32) i32 {
+    return finish(startEvaluate(evaluator, length, buffer, bytes));
+}
+
+fn startEvaluate(handle: u32, length: u32, buffer: [*]const u8, bytes: u32) abi.Error!void {
+    const owned = try object(handle, .evaluator);
+    const context = owned.model.context;
+    try idle(context);
+    const window = @as(usize, owned.evaluator.streams) * (@as(usize, length) + 1);
+    if (length < 1 or window > owned.evaluator.batch.len) return fail(error.BadShape, "a window of {d} tokens does not fit", .{length});
+    try copy("window", owned.evaluator.batch[0..window], @constCast(buffer), bytes, .write);
+    context.job = .{ .evaluate = &owned.evaluator };
+    owned.evaluator.start(length);
+}
+
+/// Ends a window; `cancelled` when it was, and then the states must be set again.
+pub export fn egg_int8_evaluate_finish(evaluator: u32, out: *align(1) abi.EvaluateResult) i32 {
+    return finish(finishEvaluate(evaluator, out));
+}
+
+fn finishEvaluate(handle: u32, out: *align(1) abi.EvaluateResult) abi.Error!void {
+    const owned = try object(handle, .evaluator);
+    const context = owned.model.context;
+    if (context.job != .evaluate or context.job.evaluate != &owned.evaluator) return fail(error.BadArgument, "no evaluation was started", .{});
+    if (!context.pool.wait(0)) return fail(error.Busy, "the evaluation is still running", .{});
+    context.job = .none;
+    const evaluator = &owned.evaluator;
+    if (!evaluator.finish()) return fail(error.Cancelled, "the evaluation was cancelled", .{});
+    var losses: i64 = 0;
+    var bits: f64 = 0;
+    for (evaluator.losses, evaluator.bits) |loss, sum| {
+        losses += loss;
+        bits += sum;
+    }
+    out.* = .{ .tokens = @floatFromInt(@as(u64, evaluator.streams) * evaluator.length), .bits = bits, .loss_sum = @floatFromInt(losses) };
+}
+
+/// Reads `text` with the first stream, on the calling thread; then the next token's logits, int8 [vocabulary].
+pub export fn egg_int8_feed(evaluator: u32, text: [*]const u8, text_bytes: u32, logits: [*]u8, logits_bytes: u32) i32 {
+    return finish(feed(evaluator, text[0..text_bytes], @ptrCast(logits[0..logits_bytes])));
+}
+
+fn feed(handle: u32, text: []const u8, logits: []i8) abi.Error!void {
+    const owned = try object(handle, .evaluator);
+    try idle(owned.model.context);
+    if (text.len == 0) return fail(error.BadShape, "no text to read", .{});
+    try expectBytes("logits", owned.model.model.shape.vocabulary, logits.len);
+    for (text) |token| if (token >= owned.model.model.shape.vocabulary) return fail(error.BadArgument, "token {d} is not in the vocabulary", .{token});
+    owned.evaluator.feed(text, logits);
+}
+
+/// Waits at most `timeout_ms` for the context's job and tells how far it is.
+pub export fn egg_wait(context: u32, timeout_ms: u32, out: *align(1) abi.Progress) i32 {
+    const found = object(context, .context) catch |err| return finish(err);
+    const finished = found.pool.wait(timeout_ms);
+    out.* = switch (found.job) {
+        .none => .{ .finished = 1, .done = 0, .total = 0, .reserved = 0 },
+        inline else => |job| .{ .finished = @intFromBool(finished), .done = job.done.load(.monotonic), .total = job.work(), .reserved = 0 },
+    };
+    return finish({});
+}
+
+/// Asks the context's job to end early.
+pub export fn egg_cancel(context: u32) i32 {
+    const found = object(context, .context) catch |err| return finish(err);
+    found.pool.cancel();
+    return finish({});
+}
+
+/// Frees what a handle stands for. A model must outlive its trainers and evaluators; contexts live as long as the process.
+pub export fn egg_release(handle: u32) i32 {
+    return finish(release(handle));
+}
+
+fn release(handle: u32) abi.Error!void {
+    switch ((objects.get(handle) catch |err| return fail(err, "handle {d} is not in use", .{handle})).*) {
+        .context => return fail(error.Unsupported, "a context lives as long as the process", .{}),
+        .model => |owned| {
+            if (owned.users != 0) return fail(error.Busy, "{d} trainers or evaluators still use the model", .{owned.users});
+            owned.model.deinit();
+            gpa.destroy(owned);
+        },
+        inline .trainer, .evaluator => |owned, kind| {
+            try idle(owned.model.context);
+            owned.model.users -= 1;
+            if (kind == .trainer) owned.trainer.deinit() else owned.evaluator.deinit();
+            gpa.destroy(owned);
+        },
+    }
+    _ = objects.remove(handle) catch unreachable;
+}
+
+const manifest = abi.manifest(@This());
+
+/// A failed safety check cannot be survived: say what it was, then end the process.
+export fn egg_panic(message: [*]const u8, length: usize) callconv(.c) noreturn {
+    os.writeError("egg: bug in the kernels: ");
+    os.writeError(message[0..length]);
+    os.writeError("\n");
+    @trap();
+}
+
+pub const panic = std.debug.FullPanic(struct {
+    fn panicFn(message: []const u8, _: ?usize) noreturn {
+        egg_panic(message.ptr, message.len);
+    }
+}.panicFn);
+
+test {
+    _ = @import("handles.zig");
+    _ = @import("pool.zig");
+    _ = @import("int8/scalar.zig");
+    _ = @import("int8/twins_test.zig");
+}

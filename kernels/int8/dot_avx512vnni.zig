@@ -1,0 +1,57 @@
+// The few instructions of the AVX-512 VNNI tier that have no portable spelling. Not a kernel: vector.zig builds those.
+const V16 = @Vector(16, i32);
+const V64 = @Vector(64, u8);
+
+/// vpdpbusd multiplies unsigned inputs by signed weights, so activations are stored as value ^ 0x80.
+pub const bias = 0x80;
+
+/// acc += four products a lane: unsigned x, signed w. Does not saturate.
+pub inline fn dot(acc: V16, x: V16, w: V16) V16 {
+    return asm ("vpdpbusd %[w], %[x], %[acc]"
+        : [acc] "=v" (-> V16),
+        : [_] "0" (acc),
+          [x] "v" (x),
+          [w] "v" (w),
+    );
+}
+
+/// Four rows of sums to [lane][4] bytes, saturated to [-128, 127].
+pub inline fn pack4(r0: V16, r1: V16, r2: V16, r3: V16) V64 {
+    const low = pack32(r0, r1);
+    const high = pack32(r2, r3);
+    const bytes = asm ("vpacksswb %[b], %[a], %[out]"
+        : [out] "=v" (-> V64),
+        : [a] "v" (low),
+          [b] "v" (high),
+    );
+    // Within each 128-bit lane: [row][member] to [member][row].
+    return asm ("vpshufb %[order], %[bytes], %[out]"
+        : [out] "=v" (-> V64),
+        : [bytes] "v" (bytes),
+          [order] "v" (transpose4),
+    );
+}
+
+const transpose4: V64 = blk: {
+    @setEvalBranchQuota(2000);
+    var indices: [64]u8 = undefined;
+    for (&indices, 0..) |*index, i| index.* = @intCast((i & 3) * 4 + ((i >> 2) & 3));
+    break :blk indices;
+};
+
+inline fn pack32(a: V16, b: V16) V64 {
+    return asm ("vpackssdw %[b], %[a], %[out]"
+        : [out] "=v" (-> V64),
+        : [a] "v" (a),
+          [b] "v" (b),
+    );
+}
+
+/// table[index[lane]], index 0..15.
+pub inline fn lookup16(table: V16, index: V16) V16 {
+    return asm ("vpermd %[table], %[index], %[out]"
+        : [out] "=v" (-> V16),
+        : [table] "v" (table),
+          [index] "v" (index),
+    );
+}

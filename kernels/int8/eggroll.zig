@@ -1,0 +1,298 @@
+// One training step of integer EGGROLL (preset egg.c): noise, the forward passes of the whole population, fitness, update.
+// A step is one task of the pool: panels of members are shared out, one barrier, then blocks of weight rows.
+// It does not choose data or count steps: src/learners/eggroll-int8.ts does. Algorithm: d0rc/egg.c, full_trained_egg.c.
+const std = @import("std");
+const layout = @import("layout.zig");
+const ops = @import("ops.zig");
+const os = @import("../os.zig");
+const forward = @import("forward.zig");
+const Model = @import("model.zig").Model;
+const Pool = @import("../pool.zig").Pool;
+
+const pair_lanes = layout.pair_lanes;
+const group_lanes = layout.group_lanes;
+const Counter = std.atomic.Value(u32);
+
+/// Above this the states of the step before are not kept, and a running step cannot be cancelled.
+const spare_states_max = 64 << 20;
+
+pub const Shape = struct {
+    pairs: u32,
+    sequence: u32,
+    threshold: i32,
+    /// Right shift of the rank-one term: 4 (fixed point) + sigma shift.
+    perturb_shift: u32,
+    /// Groups of 16 pairs in a panel; 0: chosen here. Results do not depend on it.
+    panel_groups: u32,
+};
+
+pub const Trainer = struct {
+    model: *Model,
+    kernels: *const ops.Table,
+    pool: *Pool,
+    shape: Shape,
+    groups: u32,
+    panel_groups: u32,
+    seed: u32,
+    /// Bytes of the streams: [pairs][sequence + 1].
+    batch: []align(64) u8,
+    /// Recurrent state of every member: [2 * pairs][layers][hidden]; member 2p is pair p's plus side.
+    states: []align(64) i8,
+    /// Where a step writes the new states: `states` itself where memory is scarce.
+    next_states: []align(64) i8,
+    /// [groups] blocks of model.noise_bytes.
+    noise: []align(64) u8,
+    /// Integer losses in 1/16 bit, summed over the sequence: [2 * pairs].
+    losses: []align(64) i32,
+    /// sign(loss- - loss+): [groups * 16], 0 past the last pair.
+    fitness: []align(64) i8,
+    workers: []Worker,
+    blocks: []Block,
+    next_panel: Counter align(std.atomic.cache_line),
+    next_block: Counter align(std.atomic.cache_line),
+    /// Panel-tokens done, of `work()`.
+    done: Counter align(std.atomic.cache_line),
+    changed: std.atomic.Value(u64),
+
+    const Worker = struct { panel: forward.Panel, scratch: []align(64) u8 };
+    /// Some rows of one matrix, for the update.
+    const Block = struct { matrix: u32, row: u32, rows: u32 };
+
+    /// Memory that `init` will take besides the model, in bytes.
+    pub fn bytesNeeded(model: *const Model, shape: Shape, threads: u32) usize {
+        const groups = groupsOf(shape.pairs);
+        const states = stateBytes(model, shape);
+        return (if (states <= spare_states_max) 2 * states else states) +
+            groups * model.noise_bytes + @as(usize, shape.pairs) * (shape.sequence + 1) + groups * group_lanes * 5 +
+            threads * (ops.updateScratchBytes() + forward.Panel.bytesNeeded(model, panelGroups(shape, threads)));
+    }
+
+    pub fn init(trainer: *Trainer, model: *Model, kernels: *const ops.Table, pool: *Pool, shape: Shape) error{OutOfMemory}!void {
+        const gpa = std.heap.page_allocator;
+        const threads: u32 = @intCast(pool.workers.len);
+        const groups = groupsOf(shape.pairs);
+        const states = stateBytes(model, shape);
+
+        var blocks: std.ArrayList(Block) = .empty;
+        errdefer blocks.deinit(gpa);
+        for (model.matrices, 0..) |matrix, i| {
+            var row: u32 = 0;
+            while (row < matrix.rows) : (row += ops.update_rows) {
+                try blocks.append(gpa, .{ .matrix = @intCast(i), .row = row, .rows = @min(ops.update_rows, matrix.rows - row) });
+            }
+        }
+        trainer.* = .{
+            .model = model,
+            .kernels = kernels,
+            .pool = pool,
+            .shape = shape,
+            .groups = groups,
+            .panel_groups = panelGroups(shape, threads),
+            .seed = 0,
+            .batch = &.{},
+            .states = &.{},
+            .next_states = &.{},
+            .noise = &.{},
+            .losses = &.{},
+            .fitness = &.{},
+            .workers = &.{},
+            .blocks = try blocks.toOwnedSlice(gpa),
+            .next_panel = .init(0),
+            .next_block = .init(0),
+            .done = .init(0),
+            .changed = .init(0),
+        };
+        errdefer trainer.deinit();
+        trainer.batch = try os.allocate(u8, @as(usize, shape.pairs) * (shape.sequence + 1));
+        trainer.states = try os.allocate(i8, states);
+        trainer.next_states = if (states <= spare_states_max) try os.allocate(i8, states) else trainer.states;
+        trainer.noise = try os.allocate(u8, groups * model.noise_bytes);
+        trainer.losses = try os.allocate(i32, 2 * @as(usize, shape.pairs));
+        trainer.fitness = try os.allocate(i8, groups * pair_lanes);
+        const workers = try gpa.alloc(Worker, threads);
+        for (workers, 0..) |*worker, i| {
+            errdefer {
+                for (workers[0..i]) |*earlier| freeWorker(earlier);
+                gpa.free(workers);
+            }
+            try worker.panel.init(model, trainer.panel_groups);
+            errdefer worker.panel.deinit();
+            worker.scratch = try os.allocate(u8, ops.updateScratchBytes());
+        }
+        trainer.workers = workers;
+    }
+
+    pub fn deinit(trainer: *Trainer) void {
+        if (trainer.next_states.ptr != trainer.states.ptr) os.free(trainer.next_states);
+        inline for (.{ "batch", "states", "noise", "losses", "fitness" }) |name| os.free(@field(trainer, name));
+        for (trainer.workers) |*worker| freeWorker(worker);
+        std.heap.page_allocator.free(trainer.workers);
+        std.heap.page_allocator.free(trainer.blocks);
+    }
+
+    fn freeWorker(worker: *Worker) void {
+        worker.panel.deinit();
+        os.free(worker.scratch);
+    }
+
+    fn groupsOf(pairs: u32) u32 {
+        return (pairs + pair_lanes - 1) / pair_lanes;
+    }
+
+    fn stateBytes(model: *const Model, shape: Shape) usize {
+        return 2 * @as(usize, shape.pairs) * model.shape.layers * model.shape.hidden;
+    }
+
+    /// Two groups read each weight half as often; one group shares small populations out more evenly.
+    fn panelGroups(shape: Shape, threads: u32) u32 {
+        if (shape.panel_groups != 0) return shape.panel_groups;
+        return if (groupsOf(shape.pairs) >= 4 * threads) 2 else 1;
+    }
+
+    fn panels(trainer: *const Trainer) u32 {
+        return (trainer.groups + trainer.panel_groups - 1) / trainer.panel_groups;
+    }
+
+    /// Panel-tokens of one step.
+    pub fn work(trainer: *const Trainer) u32 {
+        return trainer.panels() * trainer.shape.sequence;
+    }
+
+    /// Starts a step on the batch; wait for the pool, then call `finish`.
+    pub fn start(trainer: *Trainer, seed: u32) void {
+        trainer.seed = seed;
+        trainer.next_panel.store(0, .monotonic);
+        trainer.next_block.store(0, .monotonic);
+        trainer.done.store(0, .monotonic);
+        trainer.changed.store(0, .monotonic);
+        trainer.pool.start(.{ .context = trainer, .run = run });
+    }
+
+    /// True if the step was carried out; false if it was cancelled, and nothing has changed.
+    pub fn finish(trainer: *Trainer) bool {
+        if (trainer.abandoned()) return false;
+        std.mem.swap([]align(64) i8, &trainer.states, &trainer.next_states);
+        return true;
+    }
+
+    fn abandoned(trainer: *const Trainer) bool {
+        return trainer.states.ptr != trainer.next_states.ptr and trainer.done.load(.acquire) != trainer.work();
+    }
+
+    fn run(context: *anyopaque, index: u32) void {
+        const trainer: *Trainer = @ptrCast(@alignCast(context));
+        const worker = &trainer.workers[index];
+        while (true) {
+            const panel = trainer.next_panel.fetchAdd(1, .monotonic);
+            if (panel >= trainer.panels()) break;
+            trainer.runPanel(worker, panel * trainer.panel_groups);
+        }
+        trainer.pool.barrier(trainer, judge);
+        if (trainer.abandoned()) return;
+        while (true) {
+            const block = trainer.next_block.fetchAdd(1, .monotonic);
+            if (block >= trainer.blocks.len) break;
+            trainer.updateBlock(worker, trainer.blocks[block]);
+        }
+    }
+
+    /// Noise, all tokens and losses of the groups first_group ...
+    fn runPanel(trainer: *Trainer, worker: *Worker, first_group: u32) void {
+        const model = trainer.model;
+        const kernels = trainer.kernels;
+        const panel = &worker.panel;
+        const pairs = trainer.shape.pairs;
+        panel.groups = @min(trainer.panel_groups, trainer.groups - first_group);
+        panel.h_bytes = layout.activationBytes(model.shape.hidden, panel.groups);
+        const lanes = panel.groups * group_lanes;
+        const stride = trainer.shape.sequence + 1;
+        const noise: forward.Noise = .{
+            .block = trainer.noise.ptr + first_group * model.noise_bytes,
+            .stride = model.noise_bytes,
+            .perturb_shift = trainer.shape.perturb_shift,
+        };
+        for (first_group..first_group + panel.groups) |group| trainer.fillNoise(group);
+
+        // Lanes past the last pair repeat it: they are computed and forgotten.
+        var streams: [forward.max_lanes]usize = undefined;
+        var members: [forward.max_lanes]?usize = undefined;
+        for (streams[0..lanes], members[0..lanes], 0..) |*stream, *member, lane| {
+            const pair = (first_group + lane / group_lanes) * pair_lanes + lane % pair_lanes;
+            const side = (lane % group_lanes) / pair_lanes;
+            stream.* = @min(pair, pairs - 1) * stride;
+            member.* = if (pair < pairs) 2 * pair + side else null;
+        }
+        const state_bytes = model.shape.layers * model.shape.hidden;
+        for (members[0..lanes], 0..) |member, lane| {
+            panel.loadState(kernels, lane, if (member) |m| trainer.states[m * state_bytes ..][0..state_bytes] else null);
+        }
+
+        var losses: [forward.max_lanes]i32 align(64) = @splat(0);
+        var tokens: [forward.max_lanes]u8 align(64) = undefined;
+        var targets: [forward.max_lanes]u8 align(64) = undefined;
+        for (streams[0..lanes], targets[0..lanes]) |stream, *target| target.* = trainer.batch[stream];
+        const cancellable = trainer.states.ptr != trainer.next_states.ptr;
+        for (0..trainer.shape.sequence) |t| {
+            if (cancellable and trainer.pool.cancelled.load(.monotonic)) return;
+            tokens = targets;
+            for (streams[0..lanes], targets[0..lanes]) |stream, *target| target.* = trainer.batch[stream + t + 1];
+            panel.token(kernels, model, noise, &tokens);
+            kernels.loss(&.{
+                .logits = panel.logits,
+                .targets = &targets,
+                .losses = &losses,
+                .vocabulary = model.shape.vocabulary,
+                .groups = panel.groups,
+            });
+            _ = trainer.done.fetchAdd(1, .release);
+        }
+        for (members[0..lanes], 0..) |member, lane| {
+            if (member) |m| {
+                panel.storeState(kernels, lane, trainer.next_states[m * state_bytes ..][0..state_bytes]);
+                trainer.losses[m] = losses[lane];
+            }
+        }
+    }
+
+    fn fillNoise(trainer: *Trainer, group: usize) void {
+        const block = trainer.noise.ptr + group * trainer.model.noise_bytes;
+        for (trainer.model.matrices) |matrix| {
+            trainer.kernels.noise_fill(&.{
+                .seed = trainer.seed +% @as(u32, @intCast(group * pair_lanes)) +% matrix.seed_offset,
+                .rows = matrix.rows,
+                .cols = matrix.cols,
+                .a = @ptrCast(block + matrix.noise_a),
+                .b = @ptrCast(block + matrix.noise_b),
+                .b_sums = @ptrCast(@alignCast(block + matrix.noise_b_sums)),
+            });
+        }
+    }
+
+    /// Fitness of every pair: only the sign of the difference counts.
+    fn judge(trainer: *Trainer) void {
+        if (trainer.abandoned()) return;
+        for (trainer.fitness[0..trainer.shape.pairs], 0..) |*fitness, pair| {
+            fitness.* = @intCast(std.math.sign(trainer.losses[2 * pair + 1] - trainer.losses[2 * pair]));
+        }
+    }
+
+    fn updateBlock(trainer: *Trainer, worker: *Worker, block: Block) void {
+        const matrix = trainer.model.matrices[block.matrix];
+        var op: ops.Update = .{
+            .weights = trainer.model.weights.ptr + matrix.weights + @as(usize, block.row) * matrix.cols,
+            .row_sums = trainer.model.row_sums.ptr + matrix.row_sums + block.row,
+            .a = @ptrCast(trainer.noise.ptr + matrix.noise_a + @as(usize, block.row) * pair_lanes),
+            .b = @ptrCast(trainer.noise.ptr + matrix.noise_b),
+            .noise_stride = trainer.model.noise_bytes,
+            .fitness = trainer.fitness.ptr,
+            .scratch = worker.scratch.ptr,
+            .rows = block.rows,
+            .cols = matrix.cols,
+            .groups = trainer.groups,
+            .threshold = trainer.shape.threshold,
+            .changed = 0,
+        };
+        trainer.kernels.update(&op);
+        _ = trainer.changed.fetchAdd(op.changed, .monotonic);
+    }
+};

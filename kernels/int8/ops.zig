@@ -1,0 +1,140 @@
+// The table of int8 kernels that every CPU tier fills: names, arguments and exact meaning.
+// No code here but the types. Twins: scalar.zig (plain loops, the oracle), vector.zig (SIMD, compiled once a tier).
+//
+// Conventions. Activations are [K/4][lanes][4] (layout.zig). A tier may store them biased: byte = value ^ bias, with bias
+// 0x80 where its dot product wants unsigned inputs, else 0. All arithmetic is that of egg.c (d0rc/egg.c, HEAD of November
+// 2025): clip(v) = min(max(v, -127), 127), `>>` is an arithmetic (floor) shift, sums are int32.
+/// out[r] = clip((sum_k x[k] * W[r][k] + ((dot * A[r]) >> perturb_shift)) >> shift) for every lane.
+pub const Matmul = extern struct {
+    x: [*]const u8, // [cols/4][lanes][4]
+    weights: [*]const i8, // (rows, cols)
+    row_sums: [*]const i32, // (rows)
+    out: [*]u8, // [rows/4][lanes][4]
+    rows: u32, // multiple of 4
+    cols: u32, // multiple of 16
+    groups: u32,
+    shift: u32,
+    perturb_shift: u32,
+    perturbed: u32, // 0: clean weights, `a` and `dots` unused
+    a: [*]const i8, // A of the first group: [rows][16]
+    a_stride: usize, // bytes from one group's A to the next
+    dots: [*]const i32, // [lanes]: sign * (x . B)
+};
+
+/// dots[lane] = sign * sum_k x[k] * B[k]; sign is + in the first 16 lanes of a group, - in the others.
+pub const NoiseDot = extern struct {
+    x: [*]const u8, // [cols/4][lanes][4]
+    b: [*]const i8, // B of the first group: [cols/4][16][4]
+    b_sums: [*]const i32, // [16], at the same stride
+    b_stride: usize, // bytes from one group to the next
+    dots: [*]i32, // [lanes]
+    cols: u32,
+    groups: u32,
+};
+
+/// y = clip(trunc(x * weight / m)), m = max(1, (sum |x|) div width). egg.c divides truncating toward zero.
+pub const LayerNorm = extern struct {
+    x: [*]const u8, // [width/4][lanes][4]
+    weight: [*]const i8, // (width)
+    out: [*]u8,
+    width: u32, // multiple of 16
+    groups: u32,
+};
+
+/// f = clip(clip(a + b) + bias); g = ((f + 127) * h) >> 8.
+pub const ForgetGate = extern struct {
+    a: [*]const u8,
+    b: [*]const u8,
+    bias: [*]const i8, // (width)
+    h: [*]const u8,
+    f: [*]u8,
+    g: [*]u8,
+    width: u32,
+    groups: u32,
+};
+
+/// c = clip(clip(a + b) + bias); h = clip(h + (((f + 127) * (c - h)) >> 8)); out = clip(h + residual).
+pub const StateUpdate = extern struct {
+    a: [*]const u8,
+    b: [*]const u8,
+    bias: [*]const i8, // (width)
+    f: [*]const u8,
+    residual: [*]const u8,
+    h: [*]u8, // in and out
+    out: [*]u8,
+    width: u32,
+    groups: u32,
+};
+
+/// Egg.c's integer loss: losses[lane] += log2fix(sum_v EXP2[logit_v + 128]) - (logit_target + 128), in 1/16 bit.
+pub const Loss = extern struct {
+    logits: [*]const u8, // [vocabulary/4][lanes][4]
+    targets: [*]const u8, // [lanes]
+    losses: [*]i32, // [lanes]
+    vocabulary: u32,
+    groups: u32,
+};
+
+/// Fills one group's A and B of one matrix from egg.c's xorshift32 streams (four draws discarded before every block of 16).
+pub const NoiseFill = extern struct {
+    seed: u32, // of pair lane 0; lane j uses seed + j (mod 2^32)
+    rows: u32,
+    cols: u32,
+    a: [*]i8, // [rows][16]
+    b: [*]i8, // [cols/4][16][4]
+    b_sums: [*]i32, // [16]
+};
+
+/// One block of rows of one matrix: votes[r][k] = sum_p fitness[p] * A[r][p] * B[k][p];
+/// vote > threshold and W < 127: W + 1; vote < -threshold and W > -127: W - 1. Row sums follow.
+pub const Update = extern struct {
+    weights: [*]i8, // first row of the block, (rows, cols)
+    row_sums: [*]i32, // (rows)
+    a: [*]const i8, // of the block's first row in the first group: [rows][16]
+    b: [*]const i8, // [cols/4][16][4]
+    noise_stride: usize, // bytes from one group to the next
+    fitness: [*]const i8, // [groups * 16]
+    scratch: [*]align(64) u8, // updateScratchBytes()
+    rows: u32, // at most update_rows
+    cols: u32, // multiple of 16
+    groups: u32,
+    threshold: i32,
+    changed: u32, // out: weights that moved
+};
+
+/// Rows of one update block: enough to pay for re-laying B, few enough to share out.
+pub const update_rows = 128;
+/// Pairs of one pass over an update block; more pairs are summed in int32 over several passes.
+pub const update_pairs = 512;
+/// Columns of one pass over an update block.
+pub const update_cols = 64;
+
+pub fn updateScratchBytes() usize {
+    // A * fitness [rows][pairs], B [pairs/4][cols][4], votes i32 [rows][cols]
+    return update_rows * update_pairs + update_pairs * update_cols + update_rows * update_cols * 4;
+}
+
+/// out[lane] = row tokens[lane] of the embedding.
+pub const Embed = extern struct {
+    embedding: [*]const i8, // (vocabulary, width)
+    tokens: [*]const u8, // [lanes]
+    out: [*]u8, // [width/4][lanes][4]
+    width: u32,
+    groups: u32,
+};
+
+/// One tier's kernels. Pointers only: vectors never cross between objects compiled for different CPUs.
+pub const Table = extern struct {
+    bias: u32,
+    embed: *const fn (*const Embed) callconv(.c) void,
+    matmul: *const fn (*const Matmul) callconv(.c) void,
+    noise_dot: *const fn (*const NoiseDot) callconv(.c) void,
+    layer_norm: *const fn (*const LayerNorm) callconv(.c) void,
+    forget_gate: *const fn (*const ForgetGate) callconv(.c) void,
+    state_update: *const fn (*const StateUpdate) callconv(.c) void,
+    /// out = clip(a + b), `bytes` a multiple of 64.
+    add: *const fn (a: [*]const u8, b: [*]const u8, out: [*]u8, bytes: usize) callconv(.c) void,
+    loss: *const fn (*const Loss) callconv(.c) void,
+    noise_fill: *const fn (*const NoiseFill) callconv(.c) void,
+    update: *const fn (*Update) callconv(.c) void,
+};

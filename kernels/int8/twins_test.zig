@@ -1,0 +1,338 @@
+// Every int8 kernel of every tier that this machine can run, against its scalar twin, bit for bit: awkward widths,
+// tails, extremes. Cases are listed once. Read next: scalar.zig, vector.zig.
+const std = @import("std");
+const cpu = @import("../cpu.zig");
+const layout = @import("layout.zig");
+const ops = @import("ops.zig");
+const scalar = @import("scalar.zig");
+
+const gpa = std.testing.allocator;
+const pair_lanes = layout.pair_lanes;
+const group_lanes = layout.group_lanes;
+
+/// The same values in an oracle buffer (unbiased) and in the tier's form.
+const Both = struct {
+    plain: []u8,
+    tier: []u8,
+    bias: u8,
+
+    fn init(bytes: usize, bias: u8) !Both {
+        const both: Both = .{ .plain = try gpa.alloc(u8, bytes), .tier = try gpa.alloc(u8, bytes), .bias = bias };
+        @memset(both.plain, 0);
+        @memset(both.tier, bias);
+        return both;
+    }
+    fn deinit(both: Both) void {
+        gpa.free(both.plain);
+        gpa.free(both.tier);
+    }
+    fn fill(both: Both, random: std.Random, style: Style) void {
+        for (both.plain, both.tier) |*p, *t| {
+            p.* = @bitCast(value(random, style));
+            t.* = p.* ^ both.bias;
+        }
+    }
+    fn expectSame(both: Both) !void {
+        for (both.plain, both.tier, 0..) |p, t, i| {
+            if (p != t ^ both.bias) {
+                std.debug.print("byte {d}: scalar {d}, tier {d}\n", .{ i, @as(i8, @bitCast(p)), @as(i8, @bitCast(t ^ both.bias)) });
+                return error.TestUnexpectedResult;
+            }
+        }
+    }
+};
+
+const Style = enum { any, small, extreme, zero };
+
+fn value(random: std.Random, style: Style) i8 {
+    return switch (style) {
+        .any => random.intRangeAtMost(i8, -127, 127),
+        .small => random.intRangeAtMost(i8, -3, 3),
+        .extreme => if (random.boolean()) 127 else -127,
+        .zero => 0,
+    };
+}
+
+const styles = [_]Style{ .any, .small, .extreme, .zero };
+const widths = [_]u32{ 16, 48, 64, 80, 128, 208 };
+
+fn randomI8(random: std.Random, n: usize, low: i8, high: i8) ![]i8 {
+    const values = try gpa.alloc(i8, n);
+    for (values) |*v| v.* = random.intRangeAtMost(i8, low, high);
+    return values;
+}
+
+/// Runs `case` for every available tier but the oracle itself.
+fn everyTier(comptime case: fn (*const ops.Table, std.Random) anyerror!void) !void {
+    var tiers: u32 = 0;
+    for (std.enums.values(cpu.Tier)) |tier| {
+        if (tier == .scalar or !cpu.available(tier)) continue;
+        tiers += 1;
+        var prng: std.Random.DefaultPrng = .init(std.testing.random_seed);
+        case(tier.kernels().?, prng.random()) catch |err| {
+            std.debug.print("tier {t}, seed 0x{x}\n", .{ tier, std.testing.random_seed });
+            return err;
+        };
+    }
+    if (tiers == 0) return error.SkipZigTest;
+}
+
+test "embed" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            for (widths) |width| for ([_]u32{ 1, 2, 3 }) |groups| {
+                const out: Both = try .init(layout.activationBytes(width, groups), @intCast(table.bias));
+                defer out.deinit();
+                const embedding = try randomI8(random, 256 * width, -127, 127);
+                defer gpa.free(embedding);
+                var tokens: [4 * group_lanes]u8 = undefined;
+                random.bytes(&tokens);
+                var op: ops.Embed = .{ .embedding = embedding.ptr, .tokens = &tokens, .out = out.plain.ptr, .width = width, .groups = groups };
+                scalar.table.embed(&op);
+                op.out = out.tier.ptr;
+                table.embed(&op);
+                try out.expectSame();
+            };
+        }
+    }.case);
+}
+
+test "matmul, clean and perturbed" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            const bias: u8 = @intCast(table.bias);
+            for (widths) |cols| for ([_]u32{ 16, 48, 128 }) |rows| for ([_]u32{ 1, 2, 3, 4 }) |groups| for (styles) |style| {
+                const x: Both = try .init(layout.activationBytes(cols, groups), bias);
+                defer x.deinit();
+                x.fill(random, style);
+                const out: Both = try .init(layout.activationBytes(rows, groups), bias);
+                defer out.deinit();
+                const weights = try gpa.alloc(i8, rows * cols);
+                defer gpa.free(weights);
+                for (weights) |*w| w.* = value(random, if (style == .zero) .any else style);
+                const sums = try gpa.alloc(i32, rows);
+                defer gpa.free(sums);
+                for (sums, 0..) |*sum, r| {
+                    sum.* = 0;
+                    for (weights[r * cols ..][0..cols]) |w| sum.* += w;
+                }
+                const a = try randomI8(random, groups * rows * pair_lanes, -31, 31);
+                defer gpa.free(a);
+                var dots: [4 * group_lanes]i32 = undefined;
+                for (&dots) |*d| d.* = random.intRangeAtMost(i32, -8_000_000, 8_000_000);
+                for ([_]u32{ 0, 1 }) |perturbed| {
+                    var op: ops.Matmul = .{
+                        .x = x.plain.ptr,
+                        .weights = weights.ptr,
+                        .row_sums = sums.ptr,
+                        .out = out.plain.ptr,
+                        .rows = rows,
+                        .cols = cols,
+                        .groups = groups,
+                        .shift = 8 + perturbed,
+                        .perturb_shift = 8,
+                        .perturbed = perturbed,
+                        .a = a.ptr,
+                        .a_stride = rows * pair_lanes,
+                        .dots = &dots,
+                    };
+                    scalar.table.matmul(&op);
+                    op.x = x.tier.ptr;
+                    op.out = out.tier.ptr;
+                    table.matmul(&op);
+                    try out.expectSame();
+                }
+            };
+        }
+    }.case);
+}
+
+test "noise fill and noise dot" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            for (widths) |cols| for (widths) |rows| {
+                const groups = 2;
+                const block = layout.alignUp((rows + cols) * pair_lanes + 64, 64);
+                const plain = try gpa.alignedAlloc(u8, .@"64", groups * block);
+                defer gpa.free(plain);
+                const tier = try gpa.alignedAlloc(u8, .@"64", groups * block);
+                defer gpa.free(tier);
+                @memset(plain, 0);
+                @memset(tier, 0);
+                for (0..groups) |g| {
+                    const seed = random.int(u32);
+                    for ([_][]align(64) u8{ plain, tier }, [_]*const ops.Table{ &scalar.table, table }) |noise, kernels| {
+                        const start = noise.ptr + g * block;
+                        kernels.noise_fill(&.{
+                            .seed = seed,
+                            .rows = rows,
+                            .cols = cols,
+                            .a = @ptrCast(start),
+                            .b = @ptrCast(start + rows * pair_lanes),
+                            .b_sums = @ptrCast(@alignCast(start + (rows + cols) * pair_lanes)),
+                        });
+                    }
+                }
+                try std.testing.expectEqualSlices(u8, plain, tier);
+
+                const x: Both = try .init(layout.activationBytes(cols, groups), @intCast(table.bias));
+                defer x.deinit();
+                x.fill(random, .any);
+                var dots: [2][groups * group_lanes]i32 = undefined;
+                for ([_][]u8{ x.plain, x.tier }, [_]*const ops.Table{ &scalar.table, table }, &dots) |input, kernels, *out| {
+                    kernels.noise_dot(&.{
+                        .x = input.ptr,
+                        .b = @ptrCast(plain.ptr + rows * pair_lanes),
+                        .b_sums = @ptrCast(@alignCast(plain.ptr + (rows + cols) * pair_lanes)),
+                        .b_stride = block,
+                        .dots = out,
+                        .cols = cols,
+                        .groups = groups,
+                    });
+                }
+                try std.testing.expectEqualSlices(i32, &dots[0], &dots[1]);
+            };
+        }
+    }.case);
+}
+
+test "layer norm" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            for (widths ++ [_]u32{4096}) |width| for ([_]u32{ 1, 2, 3 }) |groups| for (styles) |style| for (styles) |weight_style| {
+                const x: Both = try .init(layout.activationBytes(width, groups), @intCast(table.bias));
+                defer x.deinit();
+                x.fill(random, style);
+                const out: Both = try .init(x.plain.len, x.bias);
+                defer out.deinit();
+                const weight = try gpa.alloc(i8, width);
+                defer gpa.free(weight);
+                for (weight) |*w| w.* = value(random, weight_style);
+                var op: ops.LayerNorm = .{ .x = x.plain.ptr, .weight = weight.ptr, .out = out.plain.ptr, .width = width, .groups = groups };
+                scalar.table.layer_norm(&op);
+                op.x = x.tier.ptr;
+                op.out = out.tier.ptr;
+                table.layer_norm(&op);
+                try out.expectSame();
+            };
+        }
+    }.case);
+}
+
+test "gates and residual" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            const bias: u8 = @intCast(table.bias);
+            for (widths) |width| for ([_]u32{ 1, 2, 3 }) |groups| for (styles) |style| {
+                const bytes = layout.activationBytes(width, groups);
+                var buffers: [8]Both = undefined;
+                for (&buffers) |*buffer| {
+                    buffer.* = try .init(bytes, bias);
+                    buffer.fill(random, style);
+                }
+                defer for (buffers) |buffer| buffer.deinit();
+                const vector = try randomI8(random, width, -127, 127);
+                defer gpa.free(vector);
+                const a, const b, const h, const f, const g, const residual, const out, const sum = buffers;
+                for ([_]*const ops.Table{ &scalar.table, table }, 0..) |kernels, side| {
+                    const pick = struct {
+                        fn pick(both: Both, which: usize) [*]u8 {
+                            return if (which == 0) both.plain.ptr else both.tier.ptr;
+                        }
+                    }.pick;
+                    kernels.forget_gate(&.{
+                        .a = pick(a, side),
+                        .b = pick(b, side),
+                        .bias = vector.ptr,
+                        .h = pick(h, side),
+                        .f = pick(f, side),
+                        .g = pick(g, side),
+                        .width = width,
+                        .groups = groups,
+                    });
+                    kernels.state_update(&.{
+                        .a = pick(g, side),
+                        .b = pick(b, side),
+                        .bias = vector.ptr,
+                        .f = pick(f, side),
+                        .residual = pick(residual, side),
+                        .h = pick(h, side),
+                        .out = pick(out, side),
+                        .width = width,
+                        .groups = groups,
+                    });
+                    kernels.add(pick(a, side), pick(out, side), pick(sum, side), bytes);
+                }
+                for (buffers) |buffer| try buffer.expectSame();
+            };
+        }
+    }.case);
+}
+
+test "loss" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            for ([_]u32{ 16, 64, 256 }) |vocabulary| for ([_]u32{ 1, 2, 3 }) |groups| for (styles) |style| {
+                const logits: Both = try .init(layout.activationBytes(vocabulary, groups), @intCast(table.bias));
+                defer logits.deinit();
+                logits.fill(random, style);
+                var targets: [3 * group_lanes]u8 = undefined;
+                for (&targets) |*t| t.* = @intCast(random.uintLessThan(u32, vocabulary));
+                var losses: [2][3 * group_lanes]i32 = @splat(@splat(1000));
+                for ([_][]u8{ logits.plain, logits.tier }, [_]*const ops.Table{ &scalar.table, table }, &losses) |input, kernels, *out| {
+                    kernels.loss(&.{ .logits = input.ptr, .targets = &targets, .losses = out, .vocabulary = vocabulary, .groups = groups });
+                }
+                try std.testing.expectEqualSlices(i32, &losses[0], &losses[1]);
+            };
+        }
+    }.case);
+}
+
+test "update" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            const scratch = try gpa.alignedAlloc(u8, .@"64", ops.updateScratchBytes());
+            defer gpa.free(scratch);
+            for (widths) |cols| for ([_]u32{ 16, 48, 128 }) |rows| for ([_]u32{ 1, 2, 4, 33, 70 }) |groups| {
+                if (groups > 4 and cols * rows > 80 * 48) continue;
+                const block = (rows + cols) * pair_lanes;
+                const noise = try randomI8(random, groups * block, -31, 31);
+                defer gpa.free(noise);
+                const fitness = try randomI8(random, groups * pair_lanes, -1, 1);
+                defer gpa.free(fitness);
+                const before = try randomI8(random, rows * cols, -127, 127);
+                defer gpa.free(before);
+                for (0..before.len / 8) |i| before[i * 8] = if (i & 1 == 0) 127 else -127;
+                const plain = try gpa.dupe(i8, before);
+                defer gpa.free(plain);
+                const tier = try gpa.dupe(i8, before);
+                defer gpa.free(tier);
+                const sums = try gpa.alloc(i32, 2 * rows);
+                defer gpa.free(sums);
+                @memset(sums, 5);
+                var changed: [2]u32 = undefined;
+                for ([_][]i8{ plain, tier }, [_]*const ops.Table{ &scalar.table, table }, 0..) |weights, kernels, side| {
+                    var op: ops.Update = .{
+                        .weights = weights.ptr,
+                        .row_sums = sums.ptr + side * rows,
+                        .a = noise.ptr,
+                        .b = noise.ptr + rows * pair_lanes,
+                        .noise_stride = block,
+                        .fitness = fitness.ptr,
+                        .scratch = scratch.ptr,
+                        .rows = rows,
+                        .cols = cols,
+                        .groups = groups,
+                        .threshold = @intCast(160 * groups),
+                        .changed = 77,
+                    };
+                    kernels.update(&op);
+                    changed[side] = op.changed;
+                }
+                try std.testing.expectEqualSlices(i8, plain, tier);
+                try std.testing.expectEqualSlices(i32, sums[0..rows], sums[rows..]);
+                try std.testing.expectEqual(changed[0], changed[1]);
+            };
+        }
+    }.case);
+}

@@ -1,0 +1,543 @@
+// The int8 kernels in SIMD: members in lanes, one source for every tier. `dot` brings the few instructions that differ
+// (dot_avx512vnni.zig and its like). Meaning and arguments: ops.zig. Oracle: scalar.zig. Bit for bit the same.
+const std = @import("std");
+const builtin = @import("builtin");
+const layout = @import("layout.zig");
+const ops = @import("ops.zig");
+const scalar = @import("scalar.zig");
+
+const pair_lanes = layout.pair_lanes;
+const group_lanes = layout.group_lanes;
+
+const V16 = @Vector(16, i32);
+const U16 = @Vector(16, u32);
+const V64 = @Vector(64, u8);
+const S64 = @Vector(64, i8);
+const W32 = @Vector(32, i16);
+const Half = @Vector(32, u16);
+
+/// Lane vectors of the widest panel (forward.zig): 4 groups of 32.
+const max_lane_vectors = 8;
+
+inline fn load64(p: [*]const u8) V64 {
+    return p[0..64].*;
+}
+
+inline fn store64(p: [*]u8, v: V64) void {
+    @as(*align(1) V64, @ptrCast(p)).* = v;
+}
+
+inline fn load16(p: [*]const i32) V16 {
+    return p[0..16].*;
+}
+
+inline fn store16(p: [*]i32, v: V16) void {
+    @as(*align(1) V16, @ptrCast(p)).* = v;
+}
+
+/// Four consecutive int8 as one 32-bit word.
+inline fn quad(p: [*]const i8) u32 {
+    return @as(*align(1) const u32, @ptrCast(p)).*;
+}
+
+inline fn splat64(word: u32) V64 {
+    return @bitCast(@as(U16, @splat(word)));
+}
+
+/// Even bytes, sign-extended to 16 bits: one member's pair of inputs stays in its 32-bit lane.
+inline fn even(v: S64) W32 {
+    return (@as(W32, @bitCast(v)) << @splat(8)) >> @splat(8);
+}
+
+inline fn odd(v: S64) W32 {
+    return @as(W32, @bitCast(v)) >> @splat(8);
+}
+
+/// The low bytes of `e` and `o`, interleaved again.
+inline fn join(e: Half, o: Half) V64 {
+    return @bitCast((e & @as(Half, @splat(0xff))) | (o << @splat(8)));
+}
+
+inline fn mulHighSigned(a: W32, b: W32) W32 {
+    const wide = @as(@Vector(32, i32), a) * @as(@Vector(32, i32), b);
+    return @truncate(wide >> @splat(16));
+}
+
+inline fn mulHigh(a: Half, b: Half) Half {
+    const wide = @as(@Vector(32, u32), a) * @as(@Vector(32, u32), b);
+    return @truncate(wide >> @splat(16));
+}
+
+inline fn clippedAdd(a: S64, b: S64) S64 {
+    return @max(a +| b, @as(S64, @splat(-127)));
+}
+
+/// Reciprocals of 1..127: n / m = mulHigh(mulHigh(2n, magic) * 2, factor), exact for n <= 16129 (performance of egg:
+/// kernels/README.md).
+const Reciprocal = struct { magic: u32, factor: u32 };
+const reciprocals: [128]Reciprocal = blk: {
+    var values: [128]Reciprocal = undefined;
+    values[0] = .{ .magic = 0, .factor = 0 };
+    for (values[1..], 1..) |*value, m| {
+        const s = std.math.log2_int(u32, m);
+        const magic = ((1 << (15 + s)) + m - 1) / m;
+        value.* = .{ .magic = magic | magic << 16, .factor = (1 << (15 - s)) | (1 << (31 - s)) };
+    }
+    break :blk values;
+};
+
+pub fn Kernels(comptime dot: type) type {
+    return struct {
+        pub const table: ops.Table = .{
+            .bias = dot.bias,
+            .embed = &embed,
+            .matmul = &matmul,
+            .noise_dot = &noiseDot,
+            .layer_norm = &layerNorm,
+            .forget_gate = &forgetGate,
+            .state_update = &stateUpdate,
+            .add = &add,
+            .loss = &loss,
+            .noise_fill = &noiseFill,
+            .update = &update,
+        };
+
+        const bias64: V64 = @splat(dot.bias);
+
+        inline fn signed(v: V64) S64 {
+            return @bitCast(v ^ bias64);
+        }
+
+        inline fn stored(v: S64) V64 {
+            return @as(V64, @bitCast(v)) ^ bias64;
+        }
+
+        fn embed(op: *const ops.Embed) callconv(.c) void {
+            const lanes = op.groups * group_lanes;
+            const words = op.width / 4;
+            const bias_word: u32 = @as(u32, dot.bias) * 0x01010101;
+            const out: [*]align(1) u32 = @ptrCast(op.out);
+            for (0..lanes) |lane| {
+                const row: [*]align(1) const u32 = @ptrCast(op.embedding + @as(usize, op.tokens[lane]) * op.width);
+                for (0..words) |w| out[w * lanes + lane] = row[w] ^ bias_word;
+            }
+        }
+
+        fn matmul(op: *const ops.Matmul) callconv(.c) void {
+            if (op.groups % 2 == 0) tiles(4, 4, op) else tiles(8, 2, op);
+        }
+
+        inline fn tiles(comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul) void {
+            var row: u32 = 0;
+            while (row < op.rows) : (row += rows) {
+                var vector: u32 = 0;
+                while (vector < op.groups * 2) : (vector += vectors) tile(rows, vectors, op, row, vector);
+            }
+        }
+
+        /// `rows` x `vectors` sums in registers over all inputs, then the rank-one term, the shift and the clip.
+        inline fn tile(comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul, row: usize, vector: usize) void {
+            const cols: usize = op.cols;
+            const stride = @as(usize, op.groups) * group_lanes * 4;
+            const weights = op.weights + row * cols;
+            var acc: [rows][vectors]V16 = undefined;
+            inline for (0..rows) |r| {
+                const start: V16 = if (dot.bias == 0) @splat(0) else @splat(-%(op.row_sums[row + r] *% @as(i32, dot.bias)));
+                inline for (0..vectors) |v| acc[r][v] = start;
+            }
+            var x = op.x + vector * 64;
+            var k: usize = 0;
+            while (k < cols) : (k += 16) {
+                // The next rows' weights come from L2 or L3: ask for them while these rows are used the first time.
+                if (vector == 0 and k & 63 == 0) inline for (0..rows) |r| {
+                    @prefetch(weights + (rows + r) * cols + k, .{ .rw = .read, .locality = 3, .cache = .data });
+                };
+                inline for (0..4) |q| {
+                    var inputs: [vectors]V16 = undefined;
+                    inline for (0..vectors) |v| inputs[v] = @bitCast(load64(x + v * 64));
+                    inline for (0..rows) |r| {
+                        const w: V16 = @splat(@bitCast(quad(weights + r * cols + k + q * 4)));
+                        inline for (0..vectors) |v| acc[r][v] = dot.dot(acc[r][v], inputs[v], w);
+                    }
+                    x += stride;
+                }
+            }
+            if (op.perturbed != 0) {
+                const amount: @Vector(16, u5) = @splat(@intCast(op.perturb_shift));
+                inline for (0..vectors / 2) |pair| {
+                    const group = vector / 2 + pair;
+                    const a = op.a + group * op.a_stride + row * pair_lanes;
+                    const plus = load16(op.dots + group * group_lanes);
+                    const minus = load16(op.dots + group * group_lanes + pair_lanes);
+                    inline for (0..rows) |r| {
+                        const factor: V16 = @as(@Vector(16, i8), a[r * pair_lanes ..][0..pair_lanes].*);
+                        acc[r][2 * pair] +%= (plus *% factor) >> amount;
+                        acc[r][2 * pair + 1] +%= (minus *% factor) >> amount;
+                    }
+                }
+            }
+            const amount: @Vector(16, u5) = @splat(@intCast(op.shift));
+            inline for (0..rows / 4) |r4| {
+                inline for (0..vectors) |v| {
+                    const packed_rows: S64 = @bitCast(dot.pack4(
+                        acc[4 * r4][v] >> amount,
+                        acc[4 * r4 + 1][v] >> amount,
+                        acc[4 * r4 + 2][v] >> amount,
+                        acc[4 * r4 + 3][v] >> amount,
+                    ));
+                    store64(op.out + (row / 4 + r4) * stride + (vector + v) * 64, stored(@max(packed_rows, @as(S64, @splat(-127)))));
+                }
+            }
+        }
+
+        fn noiseDot(op: *const ops.NoiseDot) callconv(.c) void {
+            const stride = @as(usize, op.groups) * group_lanes * 4;
+            for (0..op.groups) |group| {
+                const b: [*]const u8 = @ptrCast(op.b + group * op.b_stride);
+                const sums: [*]align(1) const i32 = @ptrCast(@as([*]const u8, @ptrCast(op.b_sums)) + group * op.b_stride);
+                const start: V16 = if (dot.bias == 0) @splat(0) else @as(V16, sums[0..16].*) *% @as(V16, @splat(-@as(i32, dot.bias)));
+                // Two sums a side: the dot product's latency is longer than one input's work.
+                var plus = [2]V16{ start, @splat(0) };
+                var minus = [2]V16{ start, @splat(0) };
+                const x = op.x + group * group_lanes * 4;
+                var q: usize = 0;
+                while (q < op.cols / 4) : (q += 2) {
+                    inline for (0..2) |u| {
+                        const factors: V16 = @bitCast(load64(b + (q + u) * 64));
+                        plus[u] = dot.dot(plus[u], @bitCast(load64(x + (q + u) * stride)), factors);
+                        minus[u] = dot.dot(minus[u], @bitCast(load64(x + (q + u) * stride + 64)), factors);
+                    }
+                }
+                store16(op.dots + group * group_lanes, plus[0] +% plus[1]);
+                store16(op.dots + group * group_lanes + pair_lanes, -%(minus[0] +% minus[1]));
+            }
+        }
+
+        fn layerNorm(op: *const ops.LayerNorm) callconv(.c) void {
+            const vectors = @as(usize, op.groups) * 2;
+            const words = @as(usize, op.width) / 4;
+            // (sum * inverse) >> 32 = sum div width: exact while sum * width < 2^32, that is 127 * width^2 < 2^32.
+            const inverse = ((@as(u64, 1) << 32) + op.width - 1) / op.width;
+            var magic: [max_lane_vectors]Half = undefined;
+            var factor: [max_lane_vectors]Half = undefined;
+            for (0..vectors) |v| {
+                var sum: V16 = @splat(0);
+                const ones: V16 = @splat(0x01010101);
+                for (0..words) |w| {
+                    const x = signed(load64(op.x + (w * vectors + v) * 64));
+                    sum = dot.dot(sum, @bitCast(@abs(x)), ones);
+                }
+                const wide = @as(@Vector(16, u64), @as(U16, @bitCast(sum))) *% @as(@Vector(16, u64), @splat(inverse));
+                const means: [16]u32 = @as(U16, @truncate(wide >> @splat(32)));
+                var magics: [16]u32 = undefined;
+                var factors: [16]u32 = undefined;
+                for (means, &magics, &factors) |mean, *m, *f| {
+                    const reciprocal = reciprocals[@max(mean, 1)];
+                    m.* = reciprocal.magic;
+                    f.* = reciprocal.factor;
+                }
+                magic[v] = @bitCast(magics);
+                factor[v] = @bitCast(factors);
+            }
+            for (0..words) |w| {
+                const weight: S64 = @bitCast(splat64(quad(op.weight + w * 4)));
+                const size: V64 = @abs(weight);
+                for (0..vectors) |v| {
+                    const at = (w * vectors + v) * 64;
+                    const x = signed(load64(op.x + at));
+                    const magnitude: Half = @bitCast(@as(V64, @abs(x)));
+                    const low: Half = @splat(0xff);
+                    const size16: Half = @bitCast(size);
+                    const limit: Half = @splat(127);
+                    const q = [2]Half{
+                        divide((magnitude & low) *% (size16 & low), magic[v], factor[v]),
+                        divide((magnitude >> @splat(8)) *% (size16 >> @splat(8)), magic[v], factor[v]),
+                    };
+                    const y: S64 = @bitCast(join(@min(q[0], limit), @min(q[1], limit)));
+                    const sign = (x ^ weight) >> @splat(7);
+                    store64(op.out + at, stored((y ^ sign) -% sign));
+                }
+            }
+        }
+
+        inline fn divide(n: Half, magic: Half, factor: Half) Half {
+            const q = mulHigh(n +% n, magic);
+            return mulHigh(q +% q, factor);
+        }
+
+        fn forgetGate(op: *const ops.ForgetGate) callconv(.c) void {
+            const vectors = @as(usize, op.groups) * 2;
+            for (0..op.width / 4) |w| {
+                const shift: S64 = @bitCast(splat64(quad(op.bias + w * 4)));
+                for (0..vectors) |v| {
+                    const at = (w * vectors + v) * 64;
+                    const f = clippedAdd(clippedAdd(signed(load64(op.a + at)), signed(load64(op.b + at))), shift);
+                    const h = signed(load64(op.h + at));
+                    const gate = openness(f);
+                    const g = [2]W32{ (gate[0] *% even(h)) >> @splat(8), (gate[1] *% odd(h)) >> @splat(8) };
+                    store64(op.f + at, stored(f));
+                    store64(op.g + at, stored(@bitCast(join(@bitCast(g[0]), @bitCast(g[1])))));
+                }
+            }
+        }
+
+        /// f + 127 as 0..254, even and odd bytes.
+        inline fn openness(f: S64) [2]W32 {
+            const gate: Half = @bitCast((@as(V64, @bitCast(f)) ^ @as(V64, @splat(0x80))) -% @as(V64, @splat(1)));
+            return .{ @bitCast(gate & @as(Half, @splat(0xff))), @bitCast(gate >> @splat(8)) };
+        }
+
+        fn stateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
+            const vectors = @as(usize, op.groups) * 2;
+            for (0..op.width / 4) |w| {
+                const shift: S64 = @bitCast(splat64(quad(op.bias + w * 4)));
+                for (0..vectors) |v| {
+                    const at = (w * vectors + v) * 64;
+                    const c = clippedAdd(clippedAdd(signed(load64(op.a + at)), signed(load64(op.b + at))), shift);
+                    const h = signed(load64(op.h + at));
+                    const gate = openness(signed(load64(op.f + at)));
+                    const next = [2]W32{
+                        moved(even(h), even(c), gate[0]),
+                        moved(odd(h), odd(c), gate[1]),
+                    };
+                    const state: S64 = @bitCast(join(@bitCast(next[0]), @bitCast(next[1])));
+                    store64(op.h + at, stored(state));
+                    store64(op.out + at, stored(clippedAdd(state, signed(load64(op.residual + at)))));
+                }
+            }
+        }
+
+        /// clip(h + ((gate * (c - h)) >> 8)). The product does not fit 16 bits; its scaled high half does, exactly.
+        inline fn moved(h: W32, c: W32, gate: W32) W32 {
+            const step = mulHighSigned(gate << @splat(7), (c -% h) << @splat(1));
+            return @min(@max(h +% step, @as(W32, @splat(-127))), @as(W32, @splat(127)));
+        }
+
+        fn add(a: [*]const u8, b: [*]const u8, out: [*]u8, bytes: usize) callconv(.c) void {
+            var i: usize = 0;
+            while (i < bytes) : (i += 64) {
+                store64(out + i, stored(clippedAdd(signed(load64(a + i)), signed(load64(b + i)))));
+            }
+        }
+
+        fn loss(op: *const ops.Loss) callconv(.c) void {
+            const vectors = @as(usize, op.groups) * 2;
+            const mantissa: V16 = scalar.exp2_mantissa;
+            for (0..vectors) |v| {
+                var z: V16 = @splat(0);
+                for (0..op.vocabulary / 4) |w| {
+                    // The logit plus 128, as four bytes of one lane.
+                    const word: U16 = @bitCast(load64(op.logits + (w * vectors + v) * 64) ^ @as(V64, @splat(dot.bias ^ 0x80)));
+                    inline for (0..4) |byte| {
+                        const index = word >> @splat(8 * byte);
+                        const exponent = (index >> @splat(4)) & @as(U16, @splat(15));
+                        const value = dot.lookup16(mantissa, @bitCast(index & @as(U16, @splat(15))));
+                        z +%= value >> @truncate(@as(U16, @splat(15)) -% exponent);
+                    }
+                }
+                // z >= 16 * vocabulary, so the leading bit is 4 or more.
+                const top = @as(V16, @splat(31)) -% @as(V16, @intCast(@clz(z)));
+                const rest = z -% (@as(V16, @splat(1)) << @truncate(@as(U16, @bitCast(top))));
+                const fraction = rest >> @truncate(@as(U16, @bitCast(top -% @as(V16, @splat(4)))));
+                const log: [16]i32 = top *% @as(V16, @splat(16)) +% fraction -% @as(V16, @splat(64));
+                for (log, v * 16..) |log_z, lane| {
+                    const target: usize = op.targets[lane];
+                    const logit = op.logits[((target >> 2) * vectors * 16 + lane) * 4 + (target & 3)] ^ (dot.bias ^ 0x80);
+                    op.losses[lane] +%= log_z -% @as(i32, logit);
+                }
+            }
+        }
+
+        fn noiseFill(op: *const ops.NoiseFill) callconv(.c) void {
+            var state: U16 = @as(U16, @splat(op.seed)) +% std.simd.iota(u32, 16);
+            var i: usize = 0;
+            while (i < op.rows) : (i += 16) {
+                inline for (0..4) |_| draw(&state);
+                for (0..@min(16, op.rows - i)) |j| {
+                    draw(&state);
+                    const out: *align(1) @Vector(16, i8) = @ptrCast(op.a + (i + j) * pair_lanes);
+                    out.* = @truncate(noiseValue(state));
+                }
+            }
+            var sums: V16 = @splat(0);
+            i = 0;
+            while (i < op.cols) : (i += 16) {
+                inline for (0..4) |_| draw(&state);
+                inline for (0..4) |q| {
+                    var word: U16 = @splat(0);
+                    inline for (0..4) |byte| {
+                        draw(&state);
+                        const value = noiseValue(state);
+                        sums +%= value;
+                        word |= (@as(U16, @bitCast(value)) & @as(U16, @splat(0xff))) << @splat(8 * byte);
+                    }
+                    store64(@ptrCast(op.b + (i / 4 + q) * 64), @bitCast(word));
+                }
+            }
+            store16(op.b_sums, sums);
+        }
+
+        inline fn draw(state: *U16) void {
+            var x = state.*;
+            x ^= x << @splat(13);
+            x ^= x >> @splat(17);
+            x ^= x << @splat(5);
+            state.* = x;
+        }
+
+        inline fn noiseValue(word: U16) V16 {
+            const magnitude: V16 = @bitCast((word >> @splat(1)) & @as(U16, @splat(31)));
+            const minus: V16 = @bitCast((word & @as(U16, @splat(1))) -% @as(U16, @splat(1)));
+            return (magnitude ^ minus) -% minus;
+        }
+
+        fn update(op: *ops.Update) callconv(.c) void {
+            const chunk_groups = ops.update_pairs / pair_lanes;
+            const last = (op.groups - 1) / chunk_groups;
+            const factors: [*]i8 = @ptrCast(op.scratch);
+            const inputs = op.scratch + ops.update_rows * ops.update_pairs;
+            const votes: [*]i32 = @ptrCast(@alignCast(inputs + ops.update_pairs * ops.update_cols));
+            var sums: [ops.update_rows]i32 = undefined;
+            op.changed = 0;
+            if (last == 0) prepareFactors(op, 0, op.groups, factors, &sums);
+            var col: usize = 0;
+            while (col < op.cols) : (col += ops.update_cols) {
+                const vectors: usize = @min(ops.update_cols, op.cols - col) / 16;
+                for (0..last + 1) |chunk| {
+                    const first = chunk * chunk_groups;
+                    const groups: usize = @min(chunk_groups, op.groups - first);
+                    if (last != 0) prepareFactors(op, first, groups, factors, &sums);
+                    relayInputs(op, first, groups, col, vectors, inputs);
+                    const pass: Pass = .{
+                        .factors = factors,
+                        .inputs = inputs,
+                        .votes = votes,
+                        .sums = &sums,
+                        .pairs = groups * pair_lanes,
+                        .col = col,
+                        .first = chunk == 0,
+                        .last = chunk == last,
+                    };
+                    switch (vectors) {
+                        inline 1...4 => |n| vote(n, op, pass),
+                        else => unreachable,
+                    }
+                }
+            }
+        }
+
+        const Pass = struct {
+            factors: [*]const i8, // A * fitness: [rows][pairs]
+            inputs: [*]const u8, // B: [pairs/4][64 columns][4]
+            votes: [*]i32, // [rows][64]
+            sums: [*]const i32, // [rows]: sum of the row's factors
+            pairs: usize,
+            col: usize,
+            first: bool,
+            last: bool,
+        };
+
+        /// factors[row][pair] = A * fitness, and each row's sum, for groups first .. first + groups.
+        fn prepareFactors(op: *const ops.Update, first: usize, groups: usize, factors: [*]i8, sums: *[ops.update_rows]i32) void {
+            const pairs = groups * pair_lanes;
+            for (0..op.rows) |r| {
+                var sum: @Vector(16, i32) = @splat(0);
+                for (0..groups) |g| {
+                    const a: @Vector(16, i8) = op.a[(first + g) * op.noise_stride + r * pair_lanes ..][0..16].*;
+                    const fitness: @Vector(16, i8) = op.fitness[(first + g) * pair_lanes ..][0..16].*;
+                    const product = a *% fitness;
+                    sum += product;
+                    factors[r * pairs + g * pair_lanes ..][0..16].* = product;
+                }
+                sums[r] = @reduce(.Add, sum);
+            }
+        }
+
+        /// B of columns col .. col + 16 * vectors from [cols/4][16 pairs][4] to [pairs/4][64][4 pairs].
+        fn relayInputs(op: *const ops.Update, first: usize, groups: usize, col: usize, vectors: usize, inputs: [*]u8) void {
+            const order = comptime blk: {
+                @setEvalBranchQuota(2000);
+                var indices: [64]i32 = undefined;
+                for (&indices, 0..) |*index, i| index.* = (i & ~@as(usize, 15)) + (i & 3) * 4 + ((i >> 2) & 3);
+                break :blk @as(@Vector(64, i32), indices);
+            };
+            for (0..groups) |g| {
+                const b: [*]const u8 = @ptrCast(op.b + (first + g) * op.noise_stride + col / 4 * 64);
+                for (0..vectors * 4) |q| {
+                    const block: [64]u8 = @shuffle(u8, load64(b + q * 64) ^ bias64, undefined, order);
+                    inline for (0..4) |p| inputs[((g * 4 + p) * ops.update_cols + q * 4) * 4 ..][0..16].* = block[p * 16 ..][0..16].*;
+                }
+            }
+        }
+
+        fn vote(comptime vectors: usize, op: *ops.Update, pass: Pass) void {
+            const rows = 4;
+            var row: usize = 0;
+            while (row < op.rows) : (row += rows) {
+                var acc: [rows][vectors]V16 = undefined;
+                inline for (0..rows) |r| {
+                    const start: V16 = if (dot.bias == 0) @splat(0) else @splat(-%(pass.sums[row + r] *% @as(i32, dot.bias)));
+                    inline for (0..vectors) |v| {
+                        acc[r][v] = if (pass.first) start else start +% load16(pass.votes + (row + r) * ops.update_cols + v * 16);
+                    }
+                }
+                if (pass.last) inline for (0..rows) |r| {
+                    @prefetch(op.weights + (row + rows + r) * op.cols + pass.col, .{ .rw = .write, .locality = 3, .cache = .data });
+                };
+                var p: usize = 0;
+                while (p < pass.pairs) : (p += 4) {
+                    var inputs: [vectors]V16 = undefined;
+                    inline for (0..vectors) |v| inputs[v] = @bitCast(load64(pass.inputs + p * ops.update_cols + v * 64));
+                    inline for (0..rows) |r| {
+                        const factor: V16 = @splat(@bitCast(quad(pass.factors + (row + r) * pass.pairs + p)));
+                        inline for (0..vectors) |v| acc[r][v] = dot.dot(acc[r][v], inputs[v], factor);
+                    }
+                }
+                inline for (0..rows) |r| {
+                    if (pass.last) {
+                        apply(vectors, op, row + r, pass.col, acc[r]);
+                    } else inline for (0..vectors) |v| {
+                        store16(pass.votes + (row + r) * ops.update_cols + v * 16, acc[r][v]);
+                    }
+                }
+            }
+        }
+
+        /// Moves one row's weights by one where the vote passes the threshold.
+        inline fn apply(comptime vectors: usize, op: *ops.Update, row: usize, col: usize, votes: [vectors]V16) void {
+            const n = vectors * 16;
+            const above: V16 = @splat(op.threshold);
+            const below: V16 = @splat(-op.threshold);
+            var up: @Vector(n, i8) = undefined;
+            var down: @Vector(n, i8) = undefined;
+            if (vectors == 4) {
+                var up_mask: u64 = 0;
+                var down_mask: u64 = 0;
+                inline for (0..vectors) |v| {
+                    up_mask |= @as(u64, @as(u16, @bitCast(votes[v] > above))) << (16 * v);
+                    down_mask |= @as(u64, @as(u16, @bitCast(votes[v] < below))) << (16 * v);
+                }
+                up = @intFromBool(@as(@Vector(64, bool), @bitCast(up_mask)));
+                down = @intFromBool(@as(@Vector(64, bool), @bitCast(down_mask)));
+            } else {
+                var ups: [n]i8 = undefined;
+                var downs: [n]i8 = undefined;
+                inline for (0..vectors) |v| {
+                    ups[v * 16 ..][0..16].* = @as(@Vector(16, i8), @intFromBool(votes[v] > above));
+                    downs[v * 16 ..][0..16].* = @as(@Vector(16, i8), @intFromBool(votes[v] < below));
+                }
+                up = ups;
+                down = downs;
+            }
+            const weights: *align(1) @Vector(n, i8) = @ptrCast(op.weights + row * op.cols + col);
+            const before = weights.*;
+            const after = @max(before +| (up -% down), @as(@Vector(n, i8), @splat(-127)));
+            weights.* = after;
+            const raised = @popCount(@as(@Int(.unsigned, n), @bitCast(after > before)));
+            const lowered = @popCount(@as(@Int(.unsigned, n), @bitCast(after < before)));
+            op.row_sums[row] += @as(i32, raised) - @as(i32, lowered);
+            op.changed += raised;
+            op.changed += lowered;
+        }
+    };
+}

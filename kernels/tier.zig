@@ -1,0 +1,25 @@
+// Root of one tier's object: vector.zig compiled with that tier's CPU features, exported as one hidden table.
+// Nothing here may be called before kernels/cpu.zig has found that the machine can run it.
+const std = @import("std");
+const options = @import("tier");
+const ops = @import("int8/ops.zig");
+
+const int8 = @import("int8/vector.zig").Kernels(switch (std.meta.stringToEnum(Tier, options.name).?) {
+    .avx512vnni => @import("int8/dot_avx512vnni.zig"),
+});
+
+const Tier = enum { avx512vnni };
+
+const table: ops.Table = int8.table;
+
+comptime {
+    @export(&table, .{ .name = "egg_int8_" ++ options.name, .visibility = .hidden });
+}
+
+extern fn egg_panic(message: [*]const u8, length: usize) callconv(.c) noreturn;
+
+pub const panic = std.debug.FullPanic(struct {
+    fn panicFn(message: []const u8, _: ?usize) noreturn {
+        egg_panic(message.ptr, message.len);
+    }
+}.panicFn);

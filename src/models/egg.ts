@@ -1,0 +1,84 @@
+// The int8 recurrent model `egg`: names, shapes and initial values of its tensors. No arithmetic of the forward pass:
+// kernels/int8/forward.zig does that. Read next: src/learners/eggroll-int8.ts.
+import type { NativeModel } from "../native/int8.ts";
+
+export interface EggShape {
+  layers: number;
+  hidden: number;
+  vocabulary: number;
+}
+
+export interface EggTensor {
+  name: string;
+  /** Row = output. */
+  shape: number[];
+  /** Number in kernels/int8/model.zig. */
+  index: number;
+  init: "noise" | "zero" | "norm";
+}
+
+/** All tensors (int8) in the order of kernels/int8/model.zig. V vocabulary, H hidden. */
+export function eggTensors({ layers, hidden: H, vocabulary: V }: EggShape): EggTensor[] {
+  const tensors: Omit<EggTensor, "index">[] = [
+    { name: "embedding.weight", shape: [V, H], init: "noise" },
+    { name: "head.weight", shape: [V, H], init: "noise" },
+    { name: "ln_out.weight", shape: [H], init: "norm" },
+  ];
+  for (let l = 0; l < layers; l++) {
+    tensors.push({ name: `layers.${l}.ln1.weight`, shape: [H], init: "norm" });
+    for (const gate of ["wf", "uf", "wh", "uh"]) tensors.push({ name: `layers.${l}.gru.${gate}.weight`, shape: [H, H], init: "noise" });
+    for (const bias of ["bf", "bh"]) tensors.push({ name: `layers.${l}.gru.${bias}`, shape: [H], init: "zero" });
+    tensors.push({ name: `layers.${l}.ln2.weight`, shape: [H], init: "norm" });
+    tensors.push({ name: `layers.${l}.mlp.expand.weight`, shape: [4 * H, H], init: "noise" });
+    tensors.push({ name: `layers.${l}.mlp.project.weight`, shape: [H, 4 * H], init: "noise" });
+  }
+  return tensors.map((tensor, index) => ({ ...tensor, index }));
+}
+
+export function elements(shape: readonly number[]): number {
+  return shape.reduce((product, n) => product * n, 1);
+}
+
+/** Weights of the model, in number: all are int8, so also its bytes. */
+export function eggParameters(shape: EggShape): number {
+  return eggTensors(shape).reduce((sum, tensor) => sum + elements(tensor.shape), 0);
+}
+
+/** Seed of egg.c's initial weights; the run's seed only drives the perturbations. */
+const initialSeed = 42;
+/** 1.0 in fixed point: the initial weight of a layer norm. */
+const one = 16;
+
+/**
+ * Initial weights of preset egg.c: one xorshift32 stream (Marsaglia 2003) from seed 42, each value uniform 0..31 with a
+ * random sign, in the order embedding, head, then layer by layer the GRU and the MLP matrices.
+ */
+export function initialWeights(shape: EggShape): Map<string, Uint8Array> {
+  let x = initialSeed;
+  const weights = new Map<string, Uint8Array>();
+  for (const tensor of eggTensors(shape)) {
+    const values = new Uint8Array(elements(tensor.shape));
+    if (tensor.init === "norm") values.fill(one);
+    if (tensor.init === "noise") {
+      for (let i = 0; i < values.length; i++) {
+        x ^= x << 13;
+        x ^= x >>> 17;
+        x ^= x << 5;
+        const magnitude = (x >>> 1) & 31;
+        values[i] = (x & 1) === 1 ? magnitude : -magnitude;
+      }
+    }
+    weights.set(tensor.name, values);
+  }
+  return weights;
+}
+
+/** Copies weights by name into native memory. The map must hold every tensor at its size. */
+export function writeWeights(model: NativeModel, weights: ReadonlyMap<string, Uint8Array>): void {
+  for (const tensor of eggTensors(model)) model.write(tensor.index, weights.get(tensor.name)!);
+}
+
+/** Copies all weights out of native memory. */
+export function readWeights(model: NativeModel): Map<string, Uint8Array> {
+  return new Map(eggTensors(model).map((tensor) => [tensor.name, model.read(tensor.index, elements(tensor.shape))]));
+}

@@ -1,0 +1,183 @@
+// The int8 model, its training step and its evaluation, as objects over native memory. Shapes are checked on both sides.
+// Not the algorithm (kernels/int8/eggroll.zig) and not the choice of data (src/learners/eggroll-int8.ts).
+import { EggError } from "../errors.ts";
+import { call, emptyRecord, emptyWord, pack, unpack, type RecordOf } from "./abi.ts";
+import { join, type Context } from "./machine.ts";
+
+type Handle = number;
+
+function created(create: (out: DataView) => void): Handle {
+  const out = emptyWord();
+  create(out);
+  return out.getUint32(0, true);
+}
+
+/** Throws unless `buffer` holds exactly `bytes`: the library would refuse it too, with fewer words. */
+function expectBytes(what: string, buffer: Uint8Array | Int8Array | Int32Array, bytes: number): void {
+  if (buffer.byteLength !== bytes) {
+    throw new EggError("internal", `[native] ${what}: expected ${bytes} bytes, found ${buffer.byteLength}.`);
+  }
+}
+
+/** Weights of one model in native memory. Tensors are numbered as in src/models/egg.ts. */
+export class NativeModel {
+  readonly context: Context;
+  readonly handle: Handle;
+  readonly layers: number;
+  readonly hidden: number;
+  readonly vocabulary: number;
+
+  /** @throws EggError("resources") that names the bytes needed */
+  constructor(context: Context, shape: { layers: number; hidden: number; vocabulary: number }) {
+    this.context = context;
+    this.layers = shape.layers;
+    this.hidden = shape.hidden;
+    this.vocabulary = shape.vocabulary;
+    this.handle = created((out) => call("egg_int8_model_create", [context.handle, pack("ModelShape", { ...shape, reserved: 0 }), out]));
+  }
+
+  /** Bytes of one recurrent state (layers x hidden). */
+  get stateBytes(): number {
+    return this.layers * this.hidden;
+  }
+
+  write(tensor: number, values: Uint8Array | Int8Array): void {
+    call("egg_int8_model_write", [this.handle, tensor, values, values.byteLength]);
+  }
+
+  read(tensor: number, bytes: number): Uint8Array {
+    const values = new Uint8Array(bytes);
+    call("egg_int8_model_read", [this.handle, tensor, values, bytes]);
+    return values;
+  }
+
+  release(): void {
+    call("egg_release", [this.handle]);
+  }
+}
+
+export interface TrainerShape {
+  /** Antithetic pairs: half the population. */
+  pairs: number;
+  sequence: number;
+  threshold: number;
+  sigma_shift: number;
+  /** Groups of 16 pairs that run side by side; 0: the library chooses. Never changes a result. */
+  panel_groups?: number;
+}
+
+export type StepResult = RecordOf<"StepResult">;
+
+/** A population on a model: streams in, one step, losses out. */
+export class NativeTrainer {
+  readonly model: NativeModel;
+  readonly shape: TrainerShape;
+  readonly handle: Handle;
+
+  /** @throws EggError("resources") that names the bytes needed */
+  constructor(model: NativeModel, shape: TrainerShape) {
+    this.model = model;
+    this.shape = shape;
+    this.handle = created((out) => call("egg_int8_trainer_create", [model.handle, packShape(shape), out]));
+  }
+
+  /** Memory that a trainer of this shape takes besides its model, in bytes. */
+  static bytesNeeded(model: NativeModel, shape: TrainerShape): number {
+    const out = emptyWord();
+    call("egg_int8_trainer_bytes", [model.handle, packShape(shape), out]);
+    return out.getFloat64(0, true);
+  }
+
+  /**
+   * One training step. Resolves to null when it was cancelled, and then nothing has changed.
+   * @param batch the streams, pairs x (sequence + 1) bytes
+   * @param seed the step's noise seed, 32 bits
+   */
+  async step(batch: Uint8Array, seed: number, onProgress?: (share: number) => void): Promise<StepResult | null> {
+    expectBytes("batch", batch, this.shape.pairs * (this.shape.sequence + 1));
+    call("egg_int8_trainer_batch", [this.handle, batch, batch.byteLength]);
+    call("egg_int8_step_start", [this.handle, seed]);
+    await join(this.model.context, onProgress);
+    const result = emptyRecord("StepResult");
+    return call("egg_int8_step_finish", [this.handle, result], ["cancelled"]) === "ok" ? unpack("StepResult", result) : null;
+  }
+
+  /** Integer losses of the last step, in 1/16 bit summed over the sequence: [2 x pairs], member 2p is pair p's plus side. */
+  losses(): Int32Array {
+    const losses = new Int32Array(2 * this.shape.pairs);
+    call("egg_int8_step_losses", [this.handle, losses, losses.byteLength]);
+    return losses;
+  }
+
+  /** Recurrent states of members `first` .. `first + count`: [count][layers][hidden]. */
+  readStates(first: number, count: number): Uint8Array {
+    const states = new Uint8Array(count * this.model.stateBytes);
+    call("egg_int8_trainer_states_read", [this.handle, first, count, states, states.byteLength]);
+    return states;
+  }
+
+  writeStates(first: number, states: Uint8Array): void {
+    const count = states.byteLength / this.model.stateBytes;
+    call("egg_int8_trainer_states_write", [this.handle, first, count, states, states.byteLength]);
+  }
+
+  release(): void {
+    call("egg_release", [this.handle]);
+  }
+}
+
+function packShape(shape: TrainerShape): DataView {
+  return pack("TrainerShape", { panel_groups: 0, reserved: 0, ...shape });
+}
+
+export type EvaluateResult = RecordOf<"EvaluateResult">;
+
+/** Streams of text read side by side with clean weights. */
+export class NativeEvaluator {
+  readonly model: NativeModel;
+  readonly streams: number;
+  readonly length: number;
+  readonly handle: Handle;
+
+  /** @param length the longest window, in tokens a stream */
+  constructor(model: NativeModel, streams: number, length: number) {
+    this.model = model;
+    this.streams = streams;
+    this.length = length;
+    this.handle = created((out) => call("egg_int8_evaluator_create", [model.handle, streams, length, out]));
+  }
+
+  /**
+   * Reads a window and moves the states on. Resolves to null when it was cancelled; the states must then be written again.
+   * @param window streams x (length + 1) bytes
+   * @returns sums over all streams: tokens, exact softmax bits, integer loss in 1/16 bit
+   */
+  async evaluate(window: Uint8Array, length: number): Promise<EvaluateResult | null> {
+    expectBytes("window", window, this.streams * (length + 1));
+    call("egg_int8_evaluate_start", [this.handle, length, window, window.byteLength]);
+    await join(this.model.context);
+    const result = emptyRecord("EvaluateResult");
+    return call("egg_int8_evaluate_finish", [this.handle, result], ["cancelled"]) === "ok" ? unpack("EvaluateResult", result) : null;
+  }
+
+  /** Reads `text` with the first stream; returns the next token's logits, in 1/16 bit. */
+  feed(text: Uint8Array): Int8Array {
+    const logits = new Int8Array(this.model.vocabulary);
+    call("egg_int8_feed", [this.handle, text, text.byteLength, logits, logits.byteLength]);
+    return logits;
+  }
+
+  readStates(): Uint8Array {
+    const states = new Uint8Array(this.streams * this.model.stateBytes);
+    call("egg_int8_evaluator_states_read", [this.handle, states, states.byteLength]);
+    return states;
+  }
+
+  writeStates(states: Uint8Array): void {
+    call("egg_int8_evaluator_states_write", [this.handle, states, states.byteLength]);
+  }
+
+  release(): void {
+    call("egg_release", [this.handle]);
+  }
+}
