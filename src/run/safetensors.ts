@@ -1,0 +1,260 @@
+// The safetensors container: named tensors and text metadata to bytes, and back, strictly.
+// Not files and not checkpoints: what is in ours, and how it reaches the disk, is in checkpoint.ts.
+// Format: 8 bytes little-endian header length, JSON header, data (github.com/huggingface/safetensors). Read next: checkpoint.ts.
+import { EggError } from "../errors.ts";
+
+/** One tensor: `data` holds the raw little-endian bytes, row-major; its length is the product of `shape` times the width of `dtype`. */
+export interface TensorEntry {
+  dtype: "I8" | "I32" | "I64" | "U8" | "F32";
+  shape: number[];
+  data: Uint8Array;
+}
+
+/** Where a tensor lies: `begin` (included) and `end` (not) count bytes from the start of the data, behind the header. */
+export interface TensorPlace {
+  name: string;
+  dtype: TensorEntry["dtype"];
+  shape: number[];
+  begin: number;
+  end: number;
+}
+
+const bytesPerElement = { I8: 1, U8: 1, I32: 4, F32: 4, I64: 8 } as const;
+
+/** What egg accepts in a file. The header limit is the reference library's; the others keep hostile files cheap. */
+export const safetensorsLimits = { headerBytes: 100_000_000, tensors: 65_536, nameBytes: 512, dimensions: 8 } as const;
+
+const count = (value: number | bigint): string => value.toLocaleString("en-US");
+
+function corrupt(where: string, what: string): EggError {
+  return new EggError("corrupt", `[safetensors] ${where}: ${what}.`, {
+    hint: "The file is damaged or is not a safetensors file. Use another checkpoint, or copy the file again.",
+  });
+}
+
+/**
+ * Lays tensors and metadata out as one safetensors file. Returns it in pieces, the header first and then each
+ * tensor's own bytes, so that nothing big is copied.
+ *
+ * The header lists tensors in ascending name order by code unit and is padded with spaces so that data starts at a
+ * multiple of 8. The data holds wide elements first, by name within a width, as the reference writer does: readers
+ * that map the file need every tensor aligned to its element.
+ */
+export function encodeSafetensors(tensors: ReadonlyMap<string, TensorEntry>, metadata: Record<string, string>): Uint8Array[] {
+  const byName = [...tensors].sort(([a], [b]) => (a < b ? -1 : 1));
+  const byWidth = [...byName].sort(([, a], [, b]) => bytesPerElement[b.dtype] - bytesPerElement[a.dtype]);
+  const begins = new Map<string, number>();
+  let total = 0;
+  for (const [name, tensor] of byWidth) {
+    begins.set(name, total);
+    total += tensor.data.byteLength;
+  }
+  const fields = byName.map(([name, { dtype, shape, data }]) => {
+    const begin = begins.get(name) ?? 0;
+    return `${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [begin, begin + data.byteLength] })}`;
+  });
+  if (Object.keys(metadata).length > 0) fields.unshift(`"__metadata__":${JSON.stringify(metadata)}`);
+  const json = new TextEncoder().encode(`{${fields.join(",")}}`);
+  const head = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
+  head.set(json, 8);
+  new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
+  parseHeader(head.subarray(8), total, "file to be written"); // never write what we would refuse to read
+  return [head, ...byWidth.map(([, tensor]) => tensor.data)];
+}
+
+/**
+ * Reads a whole file. The tensors are views into `bytes`, not copies.
+ * @param where names the file in errors
+ * @throws EggError("corrupt") for every departure from the format, naming the tensor, what was found and what is allowed
+ */
+export function decodeSafetensors(bytes: Uint8Array, where: string): { tensors: Map<string, TensorEntry>; metadata: Record<string, string> } {
+  const dataStart = 8 + headerLength(bytes.subarray(0, 8), bytes.length, where);
+  const { places, metadata } = parseHeader(bytes.subarray(8, dataStart), bytes.length - dataStart, where);
+  const tensors = new Map<string, TensorEntry>();
+  for (const { name, dtype, shape, begin, end } of places) {
+    tensors.set(name, { dtype, shape, data: bytes.subarray(dataStart + begin, dataStart + end) });
+  }
+  return { tensors, metadata };
+}
+
+/** The header's length in bytes, from the first 8 bytes of a file of `fileBytes`; checked against the file and the limit. */
+export function headerLength(start: Uint8Array, fileBytes: number, where: string): number {
+  if (start.length < 8) throw corrupt(where, `a file needs at least 8 bytes, this one holds ${count(start.length)}`);
+  const length = new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true);
+  if (length > BigInt(safetensorsLimits.headerBytes)) {
+    throw corrupt(where, `the header claims ${count(length)} bytes, ${count(safetensorsLimits.headerBytes)} are allowed`);
+  }
+  if (Number(length) > fileBytes - 8) {
+    throw corrupt(where, `the header claims ${count(length)} bytes, the file holds ${count(fileBytes - 8)} behind its first 8`);
+  }
+  return Number(length);
+}
+
+/**
+ * Checks and reads the header text (`header`, without the 8 length bytes) of a file with `dataBytes` bytes behind it.
+ * Returns the tensors in the order of their data, which they cover from 0 to `dataBytes` without hole or overlap.
+ */
+export function parseHeader(header: Uint8Array, dataBytes: number, where: string): { places: TensorPlace[]; metadata: Record<string, string> } {
+  const cursor = new HeaderCursor(header, where);
+  const places: TensorPlace[] = [];
+  const metadata = new Map<string, string>();
+  if (header[0] !== 0x7b) throw corrupt(where, "the header does not begin with {");
+  cursor.object("the header", (name) => {
+    if (name === "__metadata__") {
+      cursor.object("__metadata__", (key) => void metadata.set(key, cursor.string(`metadata ${key}`)));
+      return;
+    }
+    const nameBytes = Buffer.byteLength(name);
+    if (nameBytes > safetensorsLimits.nameBytes) {
+      throw corrupt(where, `tensor ${name.slice(0, 40)}…: its name has ${count(nameBytes)} bytes, ${safetensorsLimits.nameBytes} are allowed`);
+    }
+    if (places.length === safetensorsLimits.tensors) throw corrupt(where, `tensor ${name}: more than the ${count(places.length)} tensors that are allowed`);
+    places.push(readPlace(cursor, name, where));
+  });
+  cursor.end();
+  checkCover(places, dataBytes, where);
+  return { places, metadata: Object.fromEntries(metadata) };
+}
+
+function readPlace(cursor: HeaderCursor, name: string, where: string): TensorPlace {
+  const of = `tensor ${name}`;
+  let dtype: string | undefined, shape: number[] | undefined, offsets: number[] | undefined;
+  cursor.object(of, (key) => {
+    if (key === "dtype") dtype = cursor.string(`${of}, dtype`);
+    else if (key === "shape") shape = cursor.integers(`${of}, shape`, safetensorsLimits.dimensions);
+    else if (key === "data_offsets") offsets = cursor.integers(`${of}, data_offsets`, 2);
+    else throw corrupt(where, `${of}: unknown key ${JSON.stringify(key)}, allowed are dtype, shape, data_offsets`);
+  });
+  if (dtype === undefined || shape === undefined || offsets === undefined) throw corrupt(where, `${of}: dtype, shape and data_offsets are all needed`);
+  if (!Object.hasOwn(bytesPerElement, dtype)) {
+    throw corrupt(where, `${of}: element type ${JSON.stringify(dtype)}, egg reads ${Object.keys(bytesPerElement).join(", ")}`);
+  }
+  const [begin, end] = offsets;
+  if (begin === undefined || end === undefined) throw corrupt(where, `${of}: data_offsets needs 2 numbers, found ${offsets.length}`);
+  if (end < begin) throw corrupt(where, `${of}: begins at byte ${count(begin)} and ends at byte ${count(end)}`);
+  const kind = dtype as TensorEntry["dtype"];
+  let bytes: number = bytesPerElement[kind];
+  for (const size of shape) {
+    if (size > 0 && bytes > Number.MAX_SAFE_INTEGER / size) {
+      throw corrupt(where, `${of}: shape [${shape.join(", ")}] takes more than ${count(Number.MAX_SAFE_INTEGER)} bytes`);
+    }
+    bytes *= size;
+  }
+  if (bytes !== end - begin) {
+    throw corrupt(where, `${of}: shape [${shape.join(", ")}] of ${kind} takes ${count(bytes)} bytes, its offsets hold ${count(end - begin)}`);
+  }
+  return { name, dtype: kind, shape, begin, end };
+}
+
+function checkCover(places: TensorPlace[], dataBytes: number, where: string): void {
+  places.sort((a, b) => a.begin - b.begin || a.end - b.end);
+  let covered = 0;
+  let before = "the start of the data";
+  for (const { name, begin, end } of places) {
+    const of = `tensor ${name}`;
+    if (begin < covered) throw corrupt(where, `${of}: begins at byte ${count(begin)}, inside ${before}, which ends at byte ${count(covered)}`);
+    if (begin > covered) throw corrupt(where, `${of}: begins at byte ${count(begin)}, ${before} ends at byte ${count(covered)}: a hole`);
+    if (end > dataBytes) throw corrupt(where, `${of}: ends at byte ${count(end)} of the data, the file holds ${count(dataBytes)}`);
+    covered = end;
+    before = of;
+  }
+  if (covered !== dataBytes) throw corrupt(where, `the tensors take ${count(covered)} bytes, the file holds ${count(dataBytes)} bytes of data`);
+}
+
+/** Walks the header's JSON. JSON.parse would keep the last of two equal keys, and let a file mean two things. */
+class HeaderCursor {
+  private at = 0;
+  private readonly utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+  constructor(private readonly bytes: Uint8Array, private readonly where: string) {}
+
+  /** Reads `{"key":value,…}`; `readValue` reads each value. Equal keys are refused. */
+  object(of: string, readValue: (key: string) => void): void {
+    this.expect(0x7b, of);
+    const seen = new Set<string>();
+    if (this.accept(0x7d)) return;
+    do {
+      const key = this.string(`a key of ${of}`);
+      if (seen.has(key)) throw corrupt(this.where, `${of}: the key ${JSON.stringify(key)} stands twice in the header`);
+      seen.add(key);
+      this.expect(0x3a, of);
+      readValue(key);
+    } while (this.accept(0x2c));
+    this.expect(0x7d, of);
+  }
+
+  integers(of: string, most: number): number[] {
+    const values: number[] = [];
+    this.expect(0x5b, of);
+    if (this.accept(0x5d)) return values;
+    do {
+      if (values.length === most) throw corrupt(this.where, `${of}: more than the ${most} numbers that are allowed`);
+      values.push(this.integer(of));
+    } while (this.accept(0x2c));
+    this.expect(0x5d, of);
+    return values;
+  }
+
+  string(of: string): string {
+    this.expect(0x22, of);
+    const start = this.at - 1;
+    let escaped = false;
+    for (; ; this.at++) {
+      const byte = this.bytes[this.at];
+      if (byte === undefined || byte < 0x20) throw this.unexpected(of);
+      if (byte === 0x22) break;
+      if (byte === 0x5c) {
+        escaped = true;
+        this.at++;
+      }
+    }
+    const literal = this.bytes.subarray(start, ++this.at);
+    try {
+      const text = this.utf8.decode(literal);
+      const value = escaped ? (JSON.parse(text) as string) : text.slice(1, -1);
+      if (value.isWellFormed()) return value;
+    } catch {
+      // a wrong escape, or not UTF-8: the same complaint as for half a surrogate pair
+    }
+    throw corrupt(this.where, `${of}: text at byte ${count(8 + start)} of the file is not valid UTF-8 JSON`);
+  }
+
+  /** After the outermost brace only the padding may follow. */
+  end(): void {
+    while (this.bytes[this.at] === 0x20) this.at++;
+    if (this.at < this.bytes.length) throw this.unexpected("the header's padding");
+  }
+
+  private integer(of: string): number {
+    this.skipSpace();
+    const start = this.at;
+    let value = 0;
+    for (let byte = this.bytes[this.at]; byte !== undefined && byte >= 0x30 && byte <= 0x39; byte = this.bytes[++this.at]) {
+      value = value * 10 + (byte - 0x30);
+      if (value > Number.MAX_SAFE_INTEGER) throw corrupt(this.where, `${of}: a number above ${count(Number.MAX_SAFE_INTEGER)}`);
+    }
+    if (this.at === start || (this.at - start > 1 && this.bytes[start] === 0x30)) throw this.unexpected(of);
+    return value;
+  }
+
+  private skipSpace(): void {
+    for (let byte = this.bytes[this.at]; byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09; byte = this.bytes[this.at]) this.at++;
+  }
+
+  private accept(byte: number): boolean {
+    this.skipSpace();
+    if (this.bytes[this.at] !== byte) return false;
+    this.at++;
+    return true;
+  }
+
+  private expect(byte: number, of: string): void {
+    if (!this.accept(byte)) throw this.unexpected(of, String.fromCharCode(byte));
+  }
+
+  private unexpected(of: string, wanted?: string): EggError {
+    const byte = this.bytes[this.at];
+    const found = byte === undefined ? "the end of the header" : byte > 0x20 && byte < 0x7f ? String.fromCharCode(byte) : `byte 0x${byte.toString(16).padStart(2, "0")}`;
+    return corrupt(this.where, `${of}: unexpected ${found} at byte ${count(8 + this.at)} of the file${wanted === undefined ? "" : `, expected ${wanted}`}`);
+  }
+}

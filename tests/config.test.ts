@@ -1,0 +1,541 @@
+// The config from end to end: real files, EGG_SET, --set and flags through loadConfig; the JSONC reader; schema and init text.
+// Not the command line in front of it (arguments.test.ts).
+// Read next: src/config/load.ts.
+
+import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative, resolve } from "node:path";
+import { bounds } from "../src/config/bounds.ts";
+import { initText, knobsHelp } from "../src/config/init.ts";
+import { parseJsonc, type JsonNode } from "../src/config/jsonc.ts";
+import { defaultConfig, knobs, sections, setAt, valueAt, type Config, type Knob } from "../src/config/knobs.ts";
+import { canonicalConfig, effectiveConfigText, loadConfig } from "../src/config/load.ts";
+import { nearest } from "../src/config/nearest.ts";
+import { defaultPreset, presetConfig, presets } from "../src/config/presets.ts";
+import { configSchema } from "../src/config/schema.ts";
+import { EggError } from "../src/errors.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "egg-config-"));
+const file = join(folder, "egg.json");
+afterAll(() => rmSync(folder, { recursive: true }));
+beforeEach(() => void delete process.env["EGG_SET"]);
+
+function write(content: string | Uint8Array): string {
+  writeFileSync(file, content);
+  return file;
+}
+
+/** The lines of the EggError("usage") that a call must throw, the file's path shortened to egg.json. */
+function problems(call: () => unknown): string[] {
+  try {
+    call();
+  } catch (error) {
+    if (!(error instanceof EggError)) throw error;
+    expect(error.kind).toBe("usage");
+    return error.message.replaceAll(file, "egg.json").split("\n");
+  }
+  throw new Error("no problem was found");
+}
+const fileProblems = (content: string | Uint8Array) => problems(() => loadConfig({ file: write(content) }));
+
+/** The shape that the rest of egg relies on, written out once by hand. */
+interface Contract {
+  preset: string;
+  data: { path: string; tokenizer: "bytes"; validation: number };
+  model: { type: "egg"; hidden: number; layers: number };
+  trainer: { type: "eggroll-int8"; population: number; sequence: number; sigma_shift: number; threshold: number };
+  run: {
+    steps: number; seed: number; eval_every: number; sample_every: number; checkpoint_every: number; keep: number;
+    out: string; fingerprint_every: number; prompt: string; sample_tokens: number;
+  };
+  device: { backend: "auto" | "cpu"; threads: number };
+}
+type Flat<T> = T extends object ? { [K in keyof T]: Flat<T[K]> } : T;
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+const sameShape: Same<Flat<Config>, Flat<Contract>> = true;
+
+describe("the table of knobs", () => {
+  test("gives the contract's type and the defaults of egg.c", () => {
+    expect(sameShape).toBe(true);
+    const { config, sources } = loadConfig();
+    expect(config).toEqual({
+      preset: "egg.c",
+      data: { path: "builtin:fables", tokenizer: "bytes", validation: 0.1 },
+      model: { type: "egg", hidden: 128, layers: 4 },
+      trainer: { type: "eggroll-int8", population: 128, sequence: 256, sigma_shift: 4, threshold: 160 },
+      run: {
+        steps: 300, seed: 42, eval_every: 10, sample_every: 50, checkpoint_every: 100, keep: 3, out: "runs",
+        fingerprint_every: 0, prompt: "The ", sample_tokens: 128,
+      },
+      device: { backend: "auto", threads: 0 },
+    });
+    expect([...sources.keys()]).toEqual(knobs.map(({ path }) => path));
+    expect(sources.get("trainer.threshold")).toBe("preset egg.c");
+    expect(sources.get("run.seed")).toBe("default");
+  });
+
+  test("has the ranges that the rest of egg relies on", () => {
+    const ranges = Object.fromEntries(knobs.flatMap((k: Knob) => (k.kind === "integer" || k.kind === "number" ? [[k.path, [k.min, k.max, k.kind === "integer" ? (k.multipleOf ?? 1) : 0]]] : [])));
+    expect(ranges).toMatchObject({
+      "data.validation": [0, 0.5, 0], "model.hidden": [16, 4096, 16], "model.layers": [1, 64, 1], "trainer.population": [2, 1048576, 2],
+      "trainer.sequence": [1, 1048576, 1], "trainer.sigma_shift": [0, 8, 1], "trainer.threshold": [0, 2147483647, 1], "run.seed": [0, 4294967295, 1],
+      "run.fingerprint_every": [0, 1000000000, 1], "device.threads": [0, 1024, 1],
+    });
+  });
+
+  test("help has one line a knob with default and range", () => {
+    const lines = knobsHelp().split("\n");
+    expect(lines.length).toBe(knobs.length);
+    expect(lines[0]).toMatch(/^preset +"egg\.c" +named set .*; "egg\.c"$/);
+    expect(lines.find((line) => line.startsWith("trainer.population "))).toMatch(/ 128 .*\[members\]; an even number from 2 to 1048576$/);
+  });
+
+  test("every preset and every default is itself allowed", () => {
+    expect(Object.keys(presets)).toContain(defaultPreset);
+    for (const name of Object.keys(presets)) {
+      expect(loadConfig({ file: write(effectiveConfigText(presetConfig(name))) }).config).toEqual(presetConfig(name));
+    }
+  });
+});
+
+describe("single-edit typos", () => {
+  /** Every string one edit away from a word: deletions, swaps, replacements, insertions. */
+  function typos(word: string): Set<string> {
+    const letters = [..."abcdefghijklmnopqrstuvwxyz_.0"];
+    const all = new Set<string>();
+    for (let i = 0; i <= word.length; i++) {
+      const [head, tail] = [word.slice(0, i), word.slice(i)];
+      if (tail !== "") all.add(head + tail.slice(1));
+      if (tail.length > 1) all.add(head + tail[1] + tail[0] + tail.slice(2));
+      for (const letter of letters) {
+        all.add(head + letter + tail);
+        if (tail !== "") all.add(head + letter + tail.slice(1));
+      }
+    }
+    return all;
+  }
+  // A word may be one edit away from two knobs ("run.seep"): either is a right suggestion then.
+  const meant = new Map<string, Set<string>>();
+  for (const { path } of knobs) for (const typo of typos(path)) meant.set(typo, (meant.get(typo) ?? new Set()).add(path));
+  for (const { path } of knobs) meant.delete(path);
+  const suggestion = (line: string) => /: unknown key; did you mean (\S+)\?$/.exec(line)?.[1] ?? line;
+
+  test("of every knob are caught in --set, all at once", () => {
+    const words = [...meant.keys()];
+    expect(words.length).toBeGreaterThan(10_000);
+    const lines = problems(() => loadConfig({ sets: words.map((word) => `${word}=1`) }));
+    expect(lines.length).toBe(words.length);
+    lines.forEach((line, i) => {
+      expect(line.startsWith(`--set ${words[i]}=1: unknown key`)).toBe(true);
+      expect([...meant.get(words[i]!)!]).toContain(suggestion(line));
+    });
+  });
+
+  test("of every knob are caught in a file, with their places", () => {
+    for (const section of sections) {
+      const words = [...meant.keys()].filter((word) => word.startsWith(`${section}.`)).map((word) => word.slice(section.length + 1));
+      const lines = fileProblems(`{ "${section}": {\n${words.map((word) => `  "${word}": 1`).join(",\n")}\n} }`);
+      expect(lines.length).toBe(words.length);
+      lines.forEach((line, i) => {
+        expect(line.startsWith(`egg.json:${i + 2}:3 ${section}.${words[i]}: unknown key`)).toBe(true);
+        expect([...meant.get(`${section}.${words[i]}`)!]).toContain(suggestion(line));
+      });
+    }
+  });
+
+  test("of every section and of preset are caught at the top level", () => {
+    for (const name of [...sections, "preset"]) {
+      const words = [...typos(name)].filter((word) => word !== name && word !== "");
+      const lines = fileProblems(JSON.stringify(Object.fromEntries(words.map((word) => [word, {}]))));
+      expect(lines.map(suggestion)).toEqual(words.map(() => name));
+    }
+  });
+
+  test("a right name in the wrong place finds its section; nonsense finds nothing", () => {
+    expect(fileProblems('{"population": 4, "model": {"threshhold": 1}, "run.seed": 3, "xyzzy": 1}')).toEqual([
+      "egg.json:1:2 population: unknown key; did you mean trainer.population?",
+      "egg.json:1:29 model.threshhold: unknown key; did you mean trainer.threshold?",
+      'egg.json:1:47 run.seed: found a dotted key, write "run": { "seed": … }',
+      "egg.json:1:62 xyzzy: unknown key",
+    ]);
+  });
+
+  test("nearest counts a swap as one edit, ignores case, and stays near", () => {
+    expect(nearest("popluation", ["position", "population"])).toBe("population");
+    expect(nearest("CONFIG", ["config"])).toBe("config");
+    expect(nearest("ab", ["ba"])).toBe("ba");
+    expect(nearest("abcd", ["badc"])).toBeUndefined();
+    expect(nearest("checkpoint_evrey", ["checkpoint_every"])).toBe("checkpoint_every");
+    expect(nearest("x".repeat(1_000_000), ["population"])).toBeUndefined();
+    expect(nearest("seep", ["keep", "seed"])).toBe("seed");
+  });
+});
+
+describe("layers", () => {
+  test("go defaults < preset < file < EGG_SET < --set < flags, and sources say which won", () => {
+    write('{\n  "run": { "seed": 1, "steps": 1, "keep": 5 },\n  "trainer": { "threshold": 9 }\n}');
+    const path = relative(process.cwd(), file);
+    process.env["EGG_SET"] = " run.seed=2, run.steps=2 ,run.prompt=a\\, b";
+    const { config, sources } = loadConfig({
+      file: path,
+      sets: ["run.seed=3", "run.eval_every=7", "run.eval_every=8", "run.out=set", "device.backend=cpu"],
+      flags: { "run.out": { flag: "--out", value: "flag" }, "run.keep": { flag: "--keep", value: undefined } },
+    });
+    expect(config.run).toMatchObject({ seed: 3, steps: 2, keep: 5, prompt: "a, b", eval_every: 8, out: "flag", checkpoint_every: 100 });
+    expect(config.trainer).toMatchObject({ threshold: 9, population: 128 });
+    expect(config.device.backend).toBe("cpu");
+    expect(Object.fromEntries(sources)).toMatchObject({
+      preset: "default", "run.seed": "--set run.seed=3", "run.steps": "EGG_SET run.steps=2", "run.keep": `${path}:2:43`, "run.out": "--out",
+      "run.eval_every": "--set run.eval_every=8", "trainer.threshold": `${path}:3:29`, "trainer.population": "preset egg.c", "run.checkpoint_every": "default",
+    });
+  });
+
+  test("the preset may be named in any layer, and a wrong one gives the near name and the list", () => {
+    expect(loadConfig({ file: write('{"$schema": "x", "preset": "egg.c"}') }).sources.get("preset")).toBe(`${file}:1:28`);
+    expect(loadConfig({ sets: ["preset=egg.c"] }).config).toEqual(defaultConfig());
+    expect(problems(() => loadConfig({ sets: ["preset=egc.c"] }))).toEqual(['--set preset=egc.c: found "egc.c", allowed "egg.c"; did you mean "egg.c"?']);
+    expect(fileProblems('{"preset": "constructor"}')).toEqual(['egg.json:1:12 preset: found "constructor", allowed "egg.c"']);
+    expect(fileProblems('{"preset": 5}')).toEqual(['egg.json:1:12 preset: found 5, allowed "egg.c"']);
+  });
+
+  test("--set reads values by the knob's kind", () => {
+    const set = (...sets: string[]) => loadConfig({ sets }).config;
+    expect(set("data.validation=.25", "run.steps=1e3", "run.prompt=a=b", "run.out=007")).toMatchObject({ data: { validation: 0.25 }, run: { steps: 1000, prompt: "a=b", out: "007" } });
+    expect(Object.is(set("run.seed=-0").run.seed, 0)).toBe(true);
+    expect(set("run.prompt=").run.prompt).toBe("");
+    expect(problems(() => set("foo", "run.seed", "=3", "run.seed=", "run.seed=abc", "run.seed=0x10", "run.seed=1e999", "run.seed= 1", "run=3", "run.out=", "data.validation=NaN"))).toEqual([
+      '--set foo: found no "=", expected path=value such as run.seed=7',
+      '--set run.seed: found no "=", expected path=value such as run.seed=7',
+      "--set =3: unknown key",
+      "--set run=3: a section, not a key; its keys: " + knobs.flatMap(({ path }) => (path.startsWith("run.") ? [path] : [])).join(", "),
+      '--set run.seed=: found "", allowed a whole number from 0 to 4294967295',
+      '--set run.seed=abc: found "abc", allowed a whole number from 0 to 4294967295',
+      '--set run.seed=0x10: found "0x10", allowed a whole number from 0 to 4294967295',
+      '--set run.seed=1e999: found "1e999", allowed a whole number from 0 to 4294967295',
+      '--set run.seed= 1: found " 1", allowed a whole number from 0 to 4294967295',
+      '--set run.out=: found "", allowed a path of 1 to 4096 characters without NUL',
+      '--set data.validation=NaN: found "NaN", allowed a number from 0 to 0.5',
+    ]);
+  });
+
+  test("EGG_SET: empty is none, faults are named", () => {
+    process.env["EGG_SET"] = " ";
+    expect(loadConfig().config).toEqual(defaultConfig());
+    process.env["EGG_SET"] = "run.seed=1,,run.sede=2,run.seed=-1";
+    expect(problems(() => loadConfig())).toEqual([
+      'EGG_SET : found no "=", expected path=value such as run.seed=7',
+      "EGG_SET run.sede=2: unknown key; did you mean run.seed?",
+      "EGG_SET run.seed=-1: found -1, allowed a whole number from 0 to 4294967295",
+    ]);
+  });
+
+  test("all problems of all layers come at once", () => {
+    write(`{
+  "model": [],
+  "data": { "path": "", "tokenizer": "byte" },
+  "trainer": { "popluation": 2,
+      "population": 127, "threshold": {}, "sequence": null },
+  "run": { "seed": "42", "steps": 1.5, "prompt": false, "keep": 1 },
+}`);
+    process.env["EGG_SET"] = "device.threads=2000";
+    expect(problems(() => loadConfig({ file, sets: ["device.backend=cpuu", "x"], flags: { "run.out": { flag: "--out", value: "" } } }))).toEqual([
+      "egg.json:2:12 model: found an array, allowed a section { … }",
+      "egg.json:4:16 trainer.popluation: unknown key; did you mean trainer.population?",
+      '--set x: found no "=", expected path=value such as run.seed=7',
+      'egg.json:3:21 data.path: found "", allowed a path of 1 to 4096 characters without NUL',
+      'egg.json:3:38 data.tokenizer: found "byte", allowed "bytes"; did you mean "bytes"?',
+      "egg.json:5:21 trainer.population: found 127, allowed an even number from 2 to 1048576",
+      "egg.json:5:39 trainer.threshold: found an object, allowed a whole number from 0 to 2147483647",
+      "egg.json:5:55 trainer.sequence: found null, allowed a whole number from 1 to 1048576",
+      'egg.json:6:20 run.seed: found "42", allowed a whole number from 0 to 4294967295',
+      "egg.json:6:35 run.steps: found 1.5, allowed a whole number from 0 to 1000000000",
+      "egg.json:6:50 run.prompt: found false, allowed a text of at most 65536 characters",
+      "egg.json:6:65 run.keep: found 1, allowed a whole number from 2 to 1000000",
+      "EGG_SET device.threads=2000: found 2000, allowed a whole number from 0 to 1024",
+      '--set device.backend=cpuu: found "cpuu", allowed "auto" or "cpu"; did you mean "cpu"?',
+      '--out (run.out): found "", allowed a path of 1 to 4096 characters without NUL',
+    ]);
+  });
+
+  test("a value that a later layer replaces is still checked, and a broken file does not hide --set", () => {
+    expect(problems(() => loadConfig({ file: write('{"run": {"seed": -1}}'), sets: ["run.seed=1"] })).length).toBe(1);
+    expect(problems(() => loadConfig({ file: write("{"), sets: ["run.sede=1"] }))).toEqual([
+      'egg.json:1:2 expected a key in double quotes or "}", found the end of the file',
+      "--set run.sede=1: unknown key; did you mean run.seed?",
+    ]);
+  });
+});
+
+describe("the file", () => {
+  test("that is missing is named by its absolute path, with what to do", () => {
+    try {
+      loadConfig({ file: "no/such/egg.json" });
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toBeInstanceOf(EggError);
+      expect(error).toMatchObject({ kind: "usage", message: `${resolve("no/such/egg.json")}: no such file`, hint: "egg config init writes a config file to start from" });
+    }
+    expect(problems(() => loadConfig({ file: folder }))).toEqual([`${folder}: is a folder, expected a file`]);
+    expect(problems(() => loadConfig({ file: "" }))).toEqual(['"": no such file']);
+  });
+
+  test("may be a pipe", () => {
+    const code = `import { loadConfig } from ${JSON.stringify(resolve("src/config/load.ts"))}; console.log(loadConfig({ file: "/dev/stdin" }).config.run.seed)`;
+    const child = Bun.spawnSync([process.execPath, "-e", code], { stdin: Buffer.from('{"run":{"seed":77}}') });
+    expect(child.stdout.toString()).toBe("77\n");
+  });
+
+  test("may begin with a byte order mark, end lines with CR LF, and hold comments and trailing commas", () => {
+    write('\uFEFF// one\r\n{ /* two\r\n*/ "run": {\r\n\t"prompt": "é\\u00e9\\ud83d\\ude00/*no*/", // three\r\n\t"seed": 5,},}\r\n// four');
+    const { config, sources } = loadConfig({ file });
+    expect(config.run).toMatchObject({ prompt: "éé😀/*no*/", seed: 5 });
+    expect(sources.get("run.seed")).toBe(`${file}:5:10`);
+  });
+
+  test("has a size limit, and an endless one ends", () => {
+    const body = (length: number) => `{"run":{"seed":5}}${" ".repeat(length - 18)}`;
+    expect(loadConfig({ file: write(body(1_048_576)) }).config.run.seed).toBe(5);
+    expect(fileProblems(body(1_048_577))).toEqual(["egg.json:1:1 expected at most 1048576 bytes, found more"]);
+    expect(problems(() => loadConfig({ file: "/dev/zero" }))).toEqual(["/dev/zero:1:1 expected at most 1048576 bytes, found more"]);
+  });
+
+  test.each([
+    [[0x7b, 0x0a, 0x20, 0xff, 0x7d], "2:2"],
+    [[0x7b, 0x22, 0xc3, 0xa9, 0xc3, 0x22], "1:4"],
+    [[0x7b, 0xed, 0xa0, 0x80], "1:2"],
+    [[0x7b, 0x7d, 0xe2, 0x82], "1:3"],
+    [[0xff, 0xfe, 0x7b, 0x00], "1:1"],
+  ])("with bytes %p that are not UTF-8 is refused at %s", (bytes, place) => {
+    expect(fileProblems(new Uint8Array(bytes))).toEqual([`egg.json:${place} expected UTF-8 text, found bytes that are not`]);
+  });
+
+  test.each([
+    ["", '1:1 expected a value (a number, a text in double quotes, true, false, null, "{" or "["), found the end of the file'],
+    ["\n\n// x", "3:5 expected a value"],
+    ["[]", "1:1 the config: found an array, allowed an object of sections"],
+    ['"x"', '1:1 the config: found "x", allowed'],
+    ["{} {}", '1:4 expected nothing after the config, found "{"'],
+    ["{run: 1}", '1:2 expected a key in double quotes or "}", found run'],
+    ["{'run': 1}", '1:2 expected a key in double quotes or "}", found "\'"'],
+    ["{,}", '1:2 expected a key in double quotes or "}", found ","'],
+    ['{"a": [,]}', '1:8 expected a value'],
+    ['{"a" 1}', '1:6 expected ":" after the key "a", found 1'],
+    ['{"a": 1 "b": 2}', '1:9 expected "," or "}", found a text'],
+    ['{"a": 1,, "b": 2}', '1:9 expected a key in double quotes or "}", found ","'],
+    ['{"a": [1 2]}', '1:10 expected "," or "]", found 2'],
+    ['{"a": [1}', '1:9 expected "," or "]", found "}"'],
+    ['{"a": True}', "1:7 expected a value (a number, a text in double quotes, true, false, null, \"{\" or \"[\"), found True"],
+    ['{"a": nul}', "found nul"],
+    ['{"a": NaN}', "found NaN"],
+    ['{"a":\n 01}', "2:2 expected a number such as 12, -0.5 or 1e3, found 01"],
+    ['{"a": +1}', "1:7 expected a number such as 12, -0.5 or 1e3, found +1"],
+    ['{"a": .5}', "found .5"],
+    ['{"a": 5.}', "found 5."],
+    ['{"a": 1e}', "found 1e"],
+    ['{"a": 0x10}', "found 0x10"],
+    ['{"a": -}', "found -"],
+    ['{"a": -Infinity}', "found -Infinity"],
+    ['{"a": 1_000}', "found 1_000"],
+    ['{"a": 1e400}', "1:7 expected a number below 1.8e308, found 1e400"],
+    ['{"a": "x', "1:9 expected '\"' to end the text that begins at 1:7, found the end of the file"],
+    ['{"a": "x\n"}', "1:9 expected '\"' to end the text that begins at 1:7, found the end of the line"],
+    ['{"a": "x\ty"}', "1:9 expected no control characters in a text (write \\n, \\t or \\u00XX), found U+0009"],
+    ['{"a": "\\x41"}', '1:8 expected an escape such as \\n, \\", \\\\ or \\u00e9, found \\x'],
+    ['{"a": "\\u12g4"}', "1:8 expected an escape"],
+    ['{"a": "\\ud83d"}', "1:8 expected an escape"],
+    ['{"a": "\\ude00\\ud83d"}', "1:8 expected an escape"],
+    ['{"a": "\\ud83d\\u0041"}', "1:8 expected an escape"],
+    ['{"a": 1, /* b', '1:14 expected "*/" to end the comment that begins at 1:10, found the end of the file'],
+    ['{"a": 1} /', '1:10 expected nothing after the config, found "/"'],
+    ['{"a":\u00a01}', "1:6 expected a value"],
+    ['{"run": {"seed": 1,\n "steps": 2, "se\\u0065d": 3}}', '2:14 expected each key once, found "seed" again (first at 1:10)'],
+    ['{"run": {}, "run": {}}', '1:13 expected each key once, found "run" again (first at 1:2)'],
+    ['{"__proto__": {"seed": 1}}', "1:2 __proto__: unknown key"],
+    ['{"run": {"__proto__": 1, "constructor": 2}}', "1:10 run.__proto__: unknown key"],
+    ['{"$schema": 1}', "1:13 $schema: found 1, allowed a text"],
+    ['{"name": "x"}', "1:2 name: unknown key"],
+    ['{"run": {"name": "x"}}', "1:10 run.name: unknown key"],
+  ])("%p is refused", (text, message) => {
+    const [first] = fileProblems(text);
+    expect(first).toStartWith("egg.json:");
+    expect(first).toContain(message);
+  });
+
+  test("nests 64 levels and not 65", () => {
+    const deep = (levels: number) => new TextEncoder().encode("[".repeat(levels) + "]".repeat(levels));
+    expect(parseJsonc(deep(64), "x").kind).toBe("array");
+    expect(problems(() => parseJsonc(deep(65), "x"))).toEqual(["x:1:65 expected at most 64 levels of nesting, found more"]);
+    expect(problems(() => parseJsonc(deep(100_000), "x"))).toEqual(["x:1:65 expected at most 64 levels of nesting, found more"]);
+  });
+
+  test("cut off anywhere is an error with a place", () => {
+    const text = initText("egg.c").trimEnd();
+    for (let length = 0; length < text.length; length++) {
+      expect(problems(() => parseJsonc(new TextEncoder().encode(text.slice(0, length)), "x"))[0]).toMatch(/^x:\d+:\d+ expected .+, found .+$/);
+    }
+  });
+
+  test("reads all that JSON.parse reads, alike, over mutations of a real one", () => {
+    const value = (node: JsonNode): unknown =>
+      node.kind === "scalar" ? node.value : node.kind === "array" ? node.items.map(value) : Object.fromEntries(node.entries.map((entry) => [entry.key, value(entry.value)]));
+    const seed = '{"a": [1, -2.5e3, true, null, "x\\n\\u0041"], "b": {"c": "d", "e": []}, "f": 10}';
+    const letters = '{}[]",:\\/0129.eE+-*tfnu \n\t';
+    let random = 12345;
+    const next = (limit: number) => (random = (Math.imul(random, 1103515245) + 12345) >>> 0) % limit;
+    let agreed = 0;
+    for (let i = 0; i < 20_000; i++) {
+      let text = seed;
+      for (let edits = 1 + next(3); edits > 0; edits--) {
+        const at = next(text.length);
+        text = text.slice(0, at) + (next(3) > 0 ? letters[next(letters.length)] : "") + text.slice(at + next(2));
+      }
+      let expected: unknown;
+      try {
+        expected = JSON.parse(text);
+      } catch {
+        continue; // comments and trailing commas are not JSON: the tables above cover them
+      }
+      try {
+        expect(value(parseJsonc(new TextEncoder().encode(text), "x"))).toEqual(expected);
+        agreed++;
+      } catch (error) {
+        if (!(error instanceof EggError) || !/expected each key once|1\.8e308/.test(error.message)) throw error;
+      }
+    }
+    expect(agreed).toBeGreaterThan(1000);
+  });
+});
+
+describe("overflow proofs", () => {
+  test("hold at the widest of every range", () => {
+    const widest = defaultConfig();
+    for (const knob of knobs as readonly Knob[]) if (knob.kind === "integer") setAt(widest, knob.path as (typeof knobs)[number]["path"], knob.max);
+    expect(bounds.map((bound) => bound.problem(widest))).toEqual([undefined, undefined]);
+  });
+
+  test("fail beyond 32 bits, with the numbers", () => {
+    const [product, votes] = bounds;
+    const hidden = (value: number) => product!.problem({ ...defaultConfig(), model: { type: "egg", layers: 1, hidden: value } });
+    expect(4 * 4384 * 127 * 31 * 31).toBeLessThan(2 ** 31);
+    expect(hidden(4384)).toBeUndefined();
+    expect(hidden(4400)).toBe("found 4400, but the widest product reaches 4 x 4400 x 127 x 31 x 31 = 2148027200, more than the 2147483647 that 32 bits hold");
+    expect(votes!.problem({ ...defaultConfig(), trainer: { ...defaultConfig().trainer, population: 2 ** 23 } })).toContain("= 4030726144, more than");
+    expect(fileProblems('{"model": {"hidden": 8192}}')).toEqual([
+      "egg.json:1:22 model.hidden: found 8192, allowed a multiple of 16 from 16 to 4096",
+      "egg.json:1:22 model.hidden: found 8192, but the widest product reaches 4 x 8192 x 127 x 31 x 31 = 3999236096, more than the 2147483647 that 32 bits hold",
+    ]);
+    expect(fileProblems('{"model": {"hidden": "8192"}}').length).toBe(1);
+  });
+});
+
+describe("schema, init and saved texts", () => {
+  /** The few words of JSON schema that configSchema uses; an unknown word fails the test. */
+  function valid(schema: any, value: any): boolean {
+    return Object.entries<any>(schema).every(([word, rule]) => {
+      switch (word) {
+        case "$schema": case "title": case "description": case "default":
+          return true;
+        case "type":
+          if (rule === "object") return typeof value === "object" && value !== null && !Array.isArray(value);
+          return rule === "integer" ? Number.isInteger(value) : typeof value === rule;
+        case "enum":
+          return rule.includes(value);
+        case "minimum":
+          return !(value < rule);
+        case "maximum":
+          return !(value > rule);
+        case "multipleOf":
+          return typeof value !== "number" || value % rule === 0;
+        case "minLength":
+          return typeof value !== "string" || [...value].length >= rule;
+        case "maxLength":
+          return typeof value !== "string" || [...value].length <= rule;
+        case "pattern":
+          return typeof value !== "string" || new RegExp(rule, "u").test(value);
+        case "additionalProperties":
+          return rule === false && Object.keys(value ?? {}).every((key) => Object.hasOwn(schema.properties, key));
+        case "properties":
+          return Object.entries(value ?? {}).every(([key, part]) => !Object.hasOwn(rule, key) || valid(rule[key], part));
+        default:
+          throw new Error(`schema word ${word}`);
+      }
+    });
+  }
+  const loads = (config: unknown) => {
+    try {
+      loadConfig({ file: write(JSON.stringify(config)) });
+      return true;
+    } catch (error) {
+      if (error instanceof EggError) return false;
+      throw error;
+    }
+  };
+
+  test("the schema and the loader give the same verdict on good and bad values of every knob", () => {
+    const schema = configSchema();
+    const common = [null, true, [], {}, "", "x", "128", "bytes", "egg", "egg.c", "eggroll-int8", "auto", "cpu", "a\0b", "😀".repeat(4096), "😀".repeat(4097), "x".repeat(65_536), "x".repeat(65_537), 0, 1, 2, 3, 8, 16, 17, 0.5, 1.5, -1, 1e300];
+    let good = 0;
+    let bad = 0;
+    for (const knob of knobs as readonly Knob[]) {
+      const edges = "min" in knob ? [knob.min, knob.max, knob.min - 1, knob.max + 1, knob.max + 0.5, knob.min - 2, knob.max + 16] : [];
+      for (const value of [...common, ...edges, knob.default]) {
+        const config = {};
+        setAt(config, knob.path as (typeof knobs)[number]["path"], value);
+        const verdict = loads(config);
+        if (valid(schema, config) !== verdict) throw new Error(`${knob.path}: ${JSON.stringify(value)?.slice(0, 80)}: the loader says ${verdict}, the schema not`);
+        verdict ? good++ : bad++;
+      }
+    }
+    for (const config of [{ $schema: "x" }, { $schema: 1 }, {}, [], { run: [] }, { run: { name: "x" } }, { rum: {} }, defaultConfig()]) {
+      expect([config, valid(schema, config)]).toEqual([config, loads(config)]);
+    }
+    expect(good).toBeGreaterThan(100);
+    expect(bad).toBeGreaterThan(400);
+  });
+
+  test("the schema has description and default of every knob, and closed objects", () => {
+    const schema = configSchema() as any;
+    expect(schema.$schema).toBe("https://json-schema.org/draft/2020-12/schema");
+    expect(schema.additionalProperties).toBe(false);
+    for (const { path, default: value, help } of knobs) {
+      const [first = "", second] = path.split(".");
+      const row = second === undefined ? schema.properties[first] : schema.properties[first].properties[second];
+      expect(row.default).toBe(value);
+      expect(row.description).toStartWith(help);
+      if (second !== undefined) expect(schema.properties[first].additionalProperties).toBe(false);
+    }
+  });
+
+  test("the init text loads to the preset's values and explains each knob", () => {
+    for (const name of Object.keys(presets)) {
+      const text = initText(name);
+      const { config, sources } = loadConfig({ file: write(text) });
+      expect(config).toEqual(presetConfig(name));
+      expect([...sources.values()].every((source) => source.startsWith(file))).toBe(true);
+      for (const { help } of knobs) expect(text).toContain(`// ${help}`);
+    }
+    expect(problems(() => initText("eg.c"))).toEqual(['preset: found "eg.c", allowed "egg.c"; did you mean "egg.c"?']);
+  });
+
+  test("the effective text is in table order and loads to itself; the canonical string does not depend on order of writing", () => {
+    const { config } = loadConfig({ sets: ["run.seed=7", "run.prompt=é\n\"", "data.validation=0.3"] });
+    const text = effectiveConfigText(config);
+    expect(text).toBe(`${JSON.stringify(config, null, 2)}\n`);
+    expect(Object.keys(JSON.parse(text))).toEqual(["preset", "data", "model", "trainer", "run", "device"]);
+    expect(loadConfig({ file: write(text) }).config).toEqual(config);
+    const backwards = Object.fromEntries(Object.entries(config).reverse().map(([key, part]) => [key, typeof part === "object" ? Object.fromEntries(Object.entries(part).reverse()) : part])) as unknown as Config;
+    expect(effectiveConfigText(backwards)).toBe(text);
+    expect(canonicalConfig(backwards)).toBe(canonicalConfig(config));
+    expect(canonicalConfig(defaultConfig())).toBe(
+      '{"data":{"path":"builtin:fables","tokenizer":"bytes","validation":0.1},"device":{"backend":"auto","threads":0},"model":{"hidden":128,"layers":4,"type":"egg"},' +
+        '"preset":"egg.c","run":{"checkpoint_every":100,"eval_every":10,"fingerprint_every":0,"keep":3,"out":"runs","prompt":"The ","sample_every":50,"sample_tokens":128,"seed":42,"steps":300},' +
+        '"trainer":{"population":128,"sequence":256,"sigma_shift":4,"threshold":160,"type":"eggroll-int8"}}',
+    );
+    for (const knob of knobs as readonly (Knob & { path: (typeof knobs)[number]["path"] })[]) {
+      const other = structuredClone(config);
+      setAt(other, knob.path, `${valueAt(config, knob.path)}1`);
+      expect(canonicalConfig(other)).not.toBe(canonicalConfig(config));
+    }
+  });
+});

@@ -1,0 +1,118 @@
+// metrics.jsonl: what a line holds, reading a torn file, cutting back on resume. The full disk is in checkpoint.test.ts.
+import { afterAll, expect, test } from "bun:test";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { EggError } from "../src/errors.ts";
+import { type MetricsLine, metricsText, openMetrics, readMetrics, truncateAfter } from "../src/run/metrics.ts";
+
+const root = fs.mkdtempSync(path.join(os.tmpdir(), "egg-metrics-"));
+afterAll(() => fs.rmSync(root, { recursive: true, force: true }));
+
+let files = 0;
+const line = (step: number): MetricsLine => ({
+  step, seconds: step * 1.5, train_bits_per_byte: 8 / step, member_tokens_per_second: 1234567.8, data_tokens: step * 3200,
+  fitness_plus: 20, fitness_minus: 12, updated_fraction: 0.0123456,
+});
+function written(steps: number): string {
+  const file = path.join(root, `metrics-${files++}.jsonl`);
+  const metrics = openMetrics(file);
+  for (let step = 1; step <= steps; step++) metrics.append(line(step));
+  metrics.sync();
+  metrics.close();
+  return file;
+}
+
+function failure(action: () => unknown): EggError {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof EggError) return error;
+    throw error;
+  }
+  throw new Error("no failure");
+}
+
+const keys = ["step", "seconds", "train_bits_per_byte", "member_tokens_per_second", "data_tokens", "fitness_plus", "fitness_minus", "updated_fraction"];
+
+test("a line has the agreed keys, compact, undefined ones left out", () => {
+  const file = written(2);
+  const texts = fs.readFileSync(file, "utf8").split("\n");
+  expect(texts.length).toBe(3);
+  expect(texts[2]).toBe("");
+  expect(texts[1]).toBe(
+    `{"step":2,"seconds":3,"train_bits_per_byte":4,"member_tokens_per_second":1234568,"data_tokens":6400,"fitness_plus":20,"fitness_minus":12,"updated_fraction":0.01235}`,
+  );
+  expect(Object.keys(JSON.parse(metricsText({ ...line(1), val_bits_per_byte: undefined })))).toEqual(keys);
+  const all = { weights_sha256: "f".repeat(64), loss_integer: 1, val_bits_per_byte: 2, ...line(1) };
+  expect(Object.keys(JSON.parse(metricsText(all)))).toEqual([...keys, "val_bits_per_byte", "loss_integer", "weights_sha256"]);
+});
+
+test("a line takes at most 300 bytes, in a long run and in an ordinary one with the hash of the weights", () => {
+  const long: MetricsLine = {
+    step: 999_999_999, seconds: 31_535_999.123456789, train_bits_per_byte: 7.0123456789, member_tokens_per_second: 999_999_999.9, data_tokens: 999_999_999_999,
+    fitness_plus: 524_288, fitness_minus: 524_288, updated_fraction: 0.012345678, val_bits_per_byte: 7.123456789, loss_integer: 7.123456789,
+  };
+  expect(metricsText(long).length + 1).toBeLessThanOrEqual(300);
+  const ordinary: MetricsLine = {
+    step: 300, seconds: 123.456789, train_bits_per_byte: 2.0123456789, member_tokens_per_second: 12_345_678.9, data_tokens: 9_830_400,
+    fitness_plus: 60, fitness_minus: 60, updated_fraction: 0.012345678, val_bits_per_byte: 2.123456789, weights_sha256: "a".repeat(64),
+  };
+  expect(metricsText(ordinary).length + 1).toBeLessThanOrEqual(300);
+});
+
+test("what is not a number is null, never broken JSON", () => {
+  expect(JSON.parse(metricsText({ ...line(1), train_bits_per_byte: NaN, val_bits_per_byte: Infinity }))).toMatchObject({ train_bits_per_byte: null, val_bits_per_byte: null });
+});
+
+test("reading: no file, an empty one, whole lines, a last line torn at every byte", () => {
+  expect(readMetrics(path.join(root, "none"))).toEqual([]);
+  const file = written(3);
+  const whole = fs.readFileSync(file);
+  const two = whole.indexOf(0x0a, whole.indexOf(0x0a) + 1) + 1;
+  expect(readMetrics(file).map((each) => each.step)).toEqual([1, 2, 3]);
+  for (let bytes = two; bytes < whole.length; bytes++) {
+    fs.writeFileSync(file, whole.subarray(0, bytes));
+    expect(readMetrics(file).map((each) => each.step)).toEqual([1, 2]);
+  }
+  fs.writeFileSync(file, "");
+  expect(readMetrics(file)).toEqual([]);
+});
+
+test("reading: a broken line that is not the last is an error with its number", () => {
+  const file = written(3);
+  const [one, , three] = fs.readFileSync(file, "utf8").split("\n");
+  for (const broken of [`{"step":2,"sec`, "5", "null", "", `{"step":1.5}`]) {
+    fs.writeFileSync(file, `${one}\n${broken}\n${three}\n`);
+    const error = failure(() => readMetrics(file));
+    expect([error.kind, error.message]).toEqual(["corrupt", expect.stringContaining("line 2 ")]);
+    expect(failure(() => truncateAfter(file, 3)).message).toContain("line 2 ");
+    expect(truncateAfter(file, 1)!.step).toBe(1); // behind the cut it does not matter
+    expect(fs.readFileSync(file, "utf8")).toBe(`${one}\n`);
+  }
+});
+
+test("resume cuts back to the checkpoint's step, and the file goes on from there as if nothing had happened", () => {
+  const file = written(10);
+  const whole = fs.readFileSync(file, "utf8");
+  fs.appendFileSync(file, `{"step":11,"sec`);
+  expect(truncateAfter(file, 6)!).toMatchObject({ step: 6, data_tokens: 19_200 });
+  expect(readMetrics(file).map((each) => each.step)).toEqual([1, 2, 3, 4, 5, 6]);
+  const metrics = openMetrics(file);
+  for (let step = 7; step <= 10; step++) metrics.append(line(step));
+  metrics.close();
+  expect(fs.readFileSync(file, "utf8")).toBe(whole);
+});
+
+test("resume: a torn last line goes, whole files stay, step 0 empties, no file is no trouble", () => {
+  const file = written(3);
+  const whole = fs.readFileSync(file, "utf8");
+  fs.appendFileSync(file, `\0\0\0`); // what a power failure can leave
+  expect(truncateAfter(file, 3)!.step).toBe(3);
+  expect(fs.readFileSync(file, "utf8")).toBe(whole);
+  expect(truncateAfter(file, 99)!.step).toBe(3);
+  expect(fs.readFileSync(file, "utf8")).toBe(whole);
+  expect(truncateAfter(file, 0)).toBeNull();
+  expect(fs.statSync(file).size).toBe(0);
+  expect(truncateAfter(path.join(root, "none"), 5)).toBeNull();
+});
