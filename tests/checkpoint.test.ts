@@ -8,7 +8,8 @@ import { EggError } from "../src/errors.ts";
 import { type Checkpoint, loadCheckpoint, loadLatest, saveCheckpoint, weightsSha256 } from "../src/run/checkpoint.ts";
 import { appendLine, removeLeftovers, writeDurably } from "../src/run/files.ts";
 import { openMetrics, readMetrics } from "../src/run/metrics.ts";
-import { encodeSafetensors, type TensorEntry } from "../src/run/safetensors.ts";
+import type { TensorEntry } from "../src/models/tensors.ts";
+import { encodeSafetensors } from "../src/run/safetensors.ts";
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), "egg-checkpoint-"));
 afterAll(() => fs.rmSync(root, { recursive: true, force: true }));

@@ -4,7 +4,8 @@ import { expect, test } from "bun:test";
 import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../src/errors.ts";
-import { decodeSafetensors, encodeSafetensors, safetensorsLimits, type TensorEntry } from "../src/run/safetensors.ts";
+import type { TensorEntry } from "../src/models/tensors.ts";
+import { decodeSafetensors, encodeSafetensors, safetensorsLimits } from "../src/run/safetensors.ts";
 
 const golden = path.join(import.meta.dir, "golden");
 

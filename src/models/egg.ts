@@ -1,6 +1,7 @@
 // The int8 recurrent model `egg`: names, shapes and initial values of its tensors. No arithmetic of the forward pass:
 // kernels/int8/forward.zig does that. Read next: src/learners/eggroll-int8.ts.
 import type { NativeModel } from "../native/int8.ts";
+import { elements, expectTensors, type TensorEntry } from "./tensors.ts";
 
 export interface EggShape {
   layers: number;
@@ -35,10 +36,6 @@ export function eggTensors({ layers, hidden: H, vocabulary: V }: EggShape): EggT
   return tensors.map((tensor, index) => ({ ...tensor, index }));
 }
 
-export function elements(shape: readonly number[]): number {
-  return shape.reduce((product, n) => product * n, 1);
-}
-
 /** Weights of the model, in number: all are int8, so also its bytes. */
 export function eggParameters(shape: EggShape): number {
   return eggTensors(shape).reduce((sum, tensor) => sum + elements(tensor.shape), 0);
@@ -53,9 +50,9 @@ const one = 16;
  * Initial weights of preset egg.c: one xorshift32 stream (Marsaglia 2003) from seed 42, each value uniform 0..31 with a
  * random sign, in the order embedding, head, then layer by layer the GRU and the MLP matrices.
  */
-export function initialWeights(shape: EggShape): Map<string, Uint8Array> {
+export function initialWeights(shape: EggShape): Map<string, TensorEntry> {
   let x = initialSeed;
-  const weights = new Map<string, Uint8Array>();
+  const weights = new Map<string, TensorEntry>();
   for (const tensor of eggTensors(shape)) {
     const values = new Uint8Array(elements(tensor.shape));
     if (tensor.init === "norm") values.fill(one);
@@ -68,17 +65,22 @@ export function initialWeights(shape: EggShape): Map<string, Uint8Array> {
         values[i] = (x & 1) === 1 ? magnitude : -magnitude;
       }
     }
-    weights.set(tensor.name, values);
+    weights.set(tensor.name, { dtype: "I8", shape: tensor.shape, data: values });
   }
   return weights;
 }
 
-/** Copies weights by name into native memory. The map must hold every tensor at its size. */
-export function writeWeights(model: NativeModel, weights: ReadonlyMap<string, Uint8Array>): void {
-  for (const tensor of eggTensors(model)) model.write(tensor.index, weights.get(tensor.name)!);
+/**
+ * Copies weights by name into native memory; tensors named `state.*` are left alone.
+ * @throws EggError("corrupt") that names what is missing, extra or of the wrong shape
+ */
+export function writeWeights(model: NativeModel, tensors: ReadonlyMap<string, TensorEntry>): void {
+  const expected = eggTensors(model);
+  expectTensors(tensors, expected.map(({ name, shape }) => ({ name, dtype: "I8", shape })), ["state."]);
+  for (const tensor of expected) model.write(tensor.index, tensors.get(tensor.name)!.data);
 }
 
 /** Copies all weights out of native memory. */
-export function readWeights(model: NativeModel): Map<string, Uint8Array> {
-  return new Map(eggTensors(model).map((tensor) => [tensor.name, model.read(tensor.index, elements(tensor.shape))]));
+export function readWeights(model: NativeModel): Map<string, TensorEntry> {
+  return new Map(eggTensors(model).map(({ name, shape, index }) => [name, { dtype: "I8", shape, data: model.read(index, elements(shape)) }]));
 }

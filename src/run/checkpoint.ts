@@ -4,8 +4,9 @@
 import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../errors.ts";
+import type { TensorEntry } from "../models/tensors.ts";
 import { errorCode, ioError, makeFolder, readFully, syncFolder, writeDurably } from "./files.ts";
-import { encodeSafetensors, headerLength, parseHeader, type TensorEntry, type TensorPlace } from "./safetensors.ts";
+import { encodeSafetensors, headerLength, parseHeader, type TensorPlace } from "./safetensors.ts";
 
 /** What a checkpoint holds. All texts are stored as they are; the caller gives them their meaning. */
 export interface Checkpoint {

@@ -2,13 +2,7 @@
 // Not files and not checkpoints: what is in ours, and how it reaches the disk, is in checkpoint.ts.
 // Format: 8 bytes little-endian header length, JSON header, data (github.com/huggingface/safetensors). Read next: checkpoint.ts.
 import { EggError } from "../errors.ts";
-
-/** One tensor: `data` holds the raw little-endian bytes, row-major; its length is the product of `shape` times the width of `dtype`. */
-export interface TensorEntry {
-  dtype: "I8" | "I32" | "I64" | "U8" | "F32";
-  shape: number[];
-  data: Uint8Array;
-}
+import type { TensorEntry } from "../models/tensors.ts";
 
 /** Where a tensor lies: `begin` (included) and `end` (not) count bytes from the start of the data, behind the header. */
 export interface TensorPlace {

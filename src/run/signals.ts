@@ -13,6 +13,9 @@ export interface Stop {
 
 const signals = ["SIGINT", "SIGTERM"] as const;
 
+/** `timeout` and npm send one request to stop several times over; nobody presses Ctrl-C twice within this time. */
+const echo_ms = 100;
+
 /**
  * Watches for SIGINT and SIGTERM. JavaScript hears of them only between its own steps, so what is being written when
  * the first arrives is written to the end.
@@ -20,9 +23,14 @@ const signals = ["SIGINT", "SIGTERM"] as const;
  */
 export function catchSignals(onFirst: (signal: StopSignal) => void = () => {}): Stop {
   let requested: StopSignal | null = null;
+  let requestedAt = 0;
   const handle = (signal: StopSignal): void => {
-    if (requested !== null) dieBySignal(signal);
+    if (requested !== null) {
+      if (performance.now() - requestedAt < echo_ms) return;
+      dieBySignal(signal);
+    }
     requested = signal;
+    requestedAt = performance.now();
     onFirst(signal);
   };
   for (const signal of signals) process.on(signal, handle);

@@ -1,0 +1,55 @@
+// `egg eval`: the loss of a trained model on text, in exact bits per byte. Without --data: the run's own held-out text.
+import { defineCommand } from "citty";
+import { openCorpus, splitCorpus } from "../data/corpus.ts";
+import { EggError } from "../errors.ts";
+import { textLoss } from "../models/evaluate.ts";
+import { cancel } from "../native/machine.ts";
+import { formatLoss } from "../report/progress.ts";
+import { writeOut } from "../report/terminal.ts";
+import { catchSignals, dieBySignal } from "../run/signals.ts";
+import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
+import { openModel } from "./trained.ts";
+
+const args = {
+  run: { type: "positional", description: "run folder or checkpoint file", required: true },
+  data: { type: "string", description: "text to measure on: a file, a folder or a built-in corpus; default: what the run held out", valueHint: "PATH" },
+  json: { type: "boolean", description: "print one line of JSON" },
+} satisfies StrictArgs;
+
+const command = defineCommand({ meta: { description: "measure a trained model on text" }, args });
+
+export async function run(argv: string[]): Promise<number> {
+  if (wantsHelp(args, argv)) {
+    writeOut(helpText("egg eval", command));
+    return 0;
+  }
+  const { values } = parseArguments("eval", args, argv);
+  const { model, config, checkpoint } = openModel(values.run);
+  const corpus = await openCorpus(values.data ?? config.data.path);
+  const text = values.data === undefined ? splitCorpus(corpus, config.data.validation).heldOut : corpus;
+  if (text === null) {
+    throw new EggError("usage", `[eval] ${values.run}: the run held no text out (data.validation is 0).`, { hint: "Name a text with --data PATH." });
+  }
+  const stop = catchSignals(() => cancel(model.context));
+  const loss = await textLoss(model, text, Infinity);
+  stop.release();
+  corpus.close();
+  if (stop.requested !== null) dieBySignal(stop.requested);
+  if (loss === null) throw new EggError("internal", "[eval] the evaluation was cancelled.");
+  const result = {
+    run: values.run,
+    step: checkpoint.step,
+    data: text.name,
+    tokens: loss.tokens,
+    bits_per_byte: Number(loss.bitsPerByte.toFixed(6)),
+    loss_integer: Number(loss.lossInteger.toFixed(6)),
+    entropy_bits_per_byte: text.entropyBitsPerByte,
+  };
+  if (values.json) {
+    writeOut(`${JSON.stringify(result)}\n`);
+    return 0;
+  }
+  const floor = text.entropyBitsPerByte === null ? "" : `, entropy floor ${formatLoss(text.entropyBitsPerByte)}`;
+  writeOut(`${formatLoss(loss.bitsPerByte)} bits/byte on ${loss.tokens.toLocaleString("en")} bytes of ${text.name} (step ${checkpoint.step}${floor})\n`);
+  return 0;
+}

@@ -1,0 +1,167 @@
+// `egg train`: reads the config, opens the text, lets the run loop work, and shows how it goes.
+// No training here: src/run/loop.ts drives, src/learners/ learn. Read next: src/run/loop.ts.
+import path from "node:path";
+import { defineCommand } from "citty";
+import { effectiveConfigText, loadConfig } from "../config/load.ts";
+import { openCorpus, splitCorpus, type Corpus } from "../data/corpus.ts";
+import { EggrollInt8 } from "../learners/eggroll-int8.ts";
+import { openContext, tryLockFile } from "../native/machine.ts";
+import { createProgress, formatLoss, type Progress } from "../report/progress.ts";
+import { summaryJson, summaryTable } from "../report/summary.ts";
+import { createTerminal, writeOut, type Terminal } from "../report/terminal.ts";
+import { plainSample, showSample } from "../report/text.ts";
+import { runFolder, runState } from "../run/folder.ts";
+import { runLoop, type RunListener } from "../run/loop.ts";
+import { admitPlan } from "../run/memory.ts";
+import { dieBySignal } from "../run/signals.ts";
+import type { Summary } from "../run/summary.ts";
+import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
+import { program } from "./program.ts";
+
+const args = {
+  config: { type: "string", alias: "c", description: "config file (JSON, comments allowed); without it the default preset", valueHint: "FILE" },
+  set: { type: "string", description: "set one knob, such as trainer.population=64", valueHint: "PATH=VALUE", repeated: true },
+  out: { type: "string", description: "folder for run folders, instead of run.out", valueHint: "DIR" },
+  name: { type: "string", description: "name of the run, instead of the preset's", valueHint: "NAME" },
+  threads: { type: "string", kind: "integer", min: 1, max: 1024, description: "threads that compute, instead of device.threads", valueHint: "N" },
+  force: { type: "boolean", description: "start over: delete what an earlier run of this config left" },
+  "dry-run": { type: "boolean", description: "say what would run, and stop" },
+  json: { type: "boolean", description: "print the summary as one line of JSON on standard output" },
+  quiet: { type: "boolean", alias: "q", description: "show warnings and errors only" },
+} satisfies StrictArgs;
+
+const command = defineCommand({ meta: { description: "train a model; an unfinished run goes on where it stopped" }, args });
+
+export async function run(argv: string[]): Promise<number> {
+  if (wantsHelp(args, argv)) {
+    writeOut(helpText("egg train", command));
+    return 0;
+  }
+  const { values, repeated } = parseArguments("train", args, argv);
+  const { config } = loadConfig({
+    ...(values.config === undefined ? {} : { file: values.config }),
+    sets: repeated.set,
+    flags: { "run.out": { flag: "--out", value: values.out }, "device.threads": { flag: "--threads", value: values.threads } },
+  });
+  const terminal = createTerminal({ quiet: values.quiet });
+  const corpus = await openCorpus(config.data.path);
+  try {
+    const folder = runFolder(config, values.name, corpus.fingerprint());
+    const again = commandText(values.config, repeated.set, values.out, values.name);
+    const report = (summary: Summary, view: View | null): void => {
+      terminal.print(summaryTable(summary, {
+        folder,
+        firstTrainBitsPerByte: view?.firstTrain ?? null,
+        firstHeldOutBitsPerByte: view?.firstHeldOut ?? null,
+        entropyBitsPerByte: corpus.entropyBitsPerByte,
+        resumeCommand: summary.status === "interrupted" ? again : null,
+        colors: terminal.colors,
+      }));
+      if (values.json) writeOut(summaryJson(summary));
+    };
+
+    const { state, summary: known } = runState(folder);
+    if (values["dry-run"]) {
+      writeOut(effectiveConfigText(config));
+      terminal.info(`${folder}: ${state === "new" ? "a new run" : state === "finished" ? "finished, nothing to do" : "unfinished, would go on"}`);
+      return 0;
+    }
+    if (state === "finished" && !values.force) {
+      terminal.info(`${folder} is finished; --force starts it over`);
+      report(known!, null);
+      return 0;
+    }
+
+    const text = splitCorpus(corpus, config.data.validation);
+    const view = new View(terminal, corpus, config.run.steps);
+    const { summary, signal } = await runLoop({
+      config,
+      folder,
+      force: values.force,
+      program,
+      createLearner: () => new EggrollInt8(config, text, openContext(config.device.threads), admitPlan),
+      formatSample: plainSample,
+      tryLock: tryLockFile,
+      listener: view,
+    });
+    view.end();
+    if (signal !== null) {
+      terminal.info(`stopped by ${signal} after step ${summary.steps}; the checkpoint is saved, the same command goes on from it`);
+      if (values.json) writeOut(summaryJson(summary));
+      dieBySignal(signal);
+    }
+    report(summary, view);
+    return 0;
+  } finally {
+    corpus.close();
+  }
+}
+
+/** What the run loop tells, on the screen. */
+class View implements RunListener {
+  readonly #terminal: Terminal;
+  readonly #corpus: Corpus;
+  readonly #steps: number;
+  #progress: Progress | null = null;
+  firstTrain: number | null = null;
+  firstHeldOut: number | null = null;
+
+  constructor(terminal: Terminal, corpus: Corpus, steps: number) {
+    this.#terminal = terminal;
+    this.#corpus = corpus;
+    this.#steps = steps;
+  }
+
+  started: RunListener["started"] = (learner, resumed) => {
+    const floor = this.#corpus.entropyBitsPerByte;
+    this.#terminal.info(
+      `${this.#corpus.name}: ${this.#corpus.bytes.toLocaleString("en")} bytes${floor === null ? "" : `, entropy ${formatLoss(floor)} bits/byte`}; ` +
+        `${learner.parameters.toLocaleString("en")} int8 weights, population ${learner.population.toLocaleString("en")}, ${learner.backend}, ${learner.threads} threads`,
+    );
+    if (resumed !== null) this.#terminal.info(`going on from step ${resumed.step} (${path.basename(resumed.path)})`);
+    this.#progress = createProgress(this.#terminal, {
+      firstStep: resumed?.step ?? 0,
+      steps: this.#steps,
+      memberTokensPerStep: learner.memberTokensPerStep,
+      now: () => performance.now() / 1000,
+    });
+  };
+
+  warned: RunListener["warned"] = (message) => this.#terminal.warn(message);
+  within: RunListener["within"] = (share) => this.#progress?.within(share);
+
+  stepped: RunListener["stepped"] = (line, seconds) => {
+    this.firstTrain ??= line.train_bits_per_byte;
+    this.#progress?.step({ step: line.step, trainBitsPerByte: line.train_bits_per_byte, seconds });
+  };
+
+  evaluated: RunListener["evaluated"] = (_step, bitsPerByte) => {
+    this.firstHeldOut ??= bitsPerByte;
+    this.#progress?.evaluated(bitsPerByte);
+  };
+
+  sampled: RunListener["sampled"] = (step, sample) => {
+    this.#progress?.pause();
+    this.#terminal.print(`${this.#terminal.colors.dim(`step ${step} writes:`)}\n${showSample(sample, this.#terminal.colors)}`);
+    this.#progress?.resume();
+  };
+
+  stopping: RunListener["stopping"] = (signal) => {
+    this.#terminal.info(`${signal}: stopping; once more to stop at once and lose the steps since the last checkpoint`);
+  };
+
+  end(): void {
+    this.#progress?.finish();
+  }
+}
+
+/** The command that was typed, for the person to type again. */
+function commandText(config: string | undefined, sets: readonly string[], out: string | undefined, name: string | undefined): string {
+  const quote = (word: string) => (/^[\w.,:=/@+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
+  const words = ["egg", "train"];
+  if (config !== undefined) words.push("--config", config);
+  for (const set of sets) words.push("--set", set);
+  if (out !== undefined) words.push("--out", out);
+  if (name !== undefined) words.push("--name", name);
+  return words.map(quote).join(" ");
+}

@@ -1,0 +1,149 @@
+// Integer EGGROLL by the algorithm of egg.c: which streams a step reads, which seed it uses, what is reported and saved.
+// The arithmetic is native (kernels/int8/eggroll.zig). Reference: d0rc/egg.c, full_trained_egg.c.
+import type { Config } from "../config/knobs.ts";
+import type { Corpus } from "../data/corpus.ts";
+import { fillBatch, pairOffsets, referenceEvaluationStart, requireSequence } from "../data/streams.ts";
+import { eggParameters, eggTensors, initialWeights, readWeights, writeWeights } from "../models/egg.ts";
+import { textLoss } from "../models/evaluate.ts";
+import { generate } from "../models/generate.ts";
+import { expectTensors, type TensorEntry } from "../models/tensors.ts";
+import { NativeEvaluator, NativeModel, NativeTrainer, type TrainerShape } from "../native/int8.ts";
+import { cancel, type Context } from "../native/machine.ts";
+import type { Learner, MemoryPlan, StepReport } from "./learner.ts";
+
+/** The reference logs a clean evaluation of its own before every tenth step. */
+const referenceEvery = 10;
+/** Held-out text that an evaluation during training reads at most. */
+const evaluationBytes = 65_536;
+/** 32-bit golden ratio: spreads step numbers over seeds. */
+const spread = 0x9e3779b9;
+
+/** The noise seed of a step: the run's seed takes the place of egg.c's clock. */
+export function stepSeed(seed: number, step: number): number {
+  return (seed ^ Math.imul(step, spread)) >>> 0;
+}
+
+/** Weights that the update may move: the matrices, not embedding, biases and norms. */
+function trainedWeights(model: NativeModel): number {
+  return 12 * model.layers * model.hidden ** 2 + model.vocabulary * model.hidden;
+}
+
+function shapeOf({ trainer }: Config): TrainerShape {
+  return { pairs: trainer.population / 2, sequence: trainer.sequence, threshold: trainer.threshold, sigma_shift: trainer.sigma_shift };
+}
+
+export class EggrollInt8 implements Learner {
+  readonly parameters: number;
+  readonly population: number;
+  readonly memberTokensPerStep: number;
+  readonly dataTokensPerStep: number;
+  readonly backend: string;
+  readonly threads: number;
+
+  readonly #context: Context;
+  readonly #model: NativeModel;
+  readonly #trainer: NativeTrainer;
+  readonly #reference: NativeEvaluator;
+  readonly #train: Corpus;
+  readonly #heldOut: Corpus | null;
+  readonly #seed: number;
+  readonly #batch: Uint8Array;
+
+  /**
+   * Takes the memory that training needs.
+   * @param admit is told the plan before anything large is taken, and throws where it does not fit
+   * @throws EggError("data") where the text is too short, EggError("resources") where memory is
+   */
+  constructor(config: Config, text: { train: Corpus; heldOut: Corpus | null }, context: Context, admit: (plan: MemoryPlan) => void) {
+    const { population, sequence } = config.trainer;
+    const shape = shapeOf(config);
+    requireSequence(text.train, sequence);
+    this.#context = context;
+    this.#train = text.train;
+    this.#heldOut = text.heldOut;
+    this.#seed = config.run.seed;
+    this.#model = new NativeModel(context, { layers: config.model.layers, hidden: config.model.hidden, vocabulary: 256 });
+    this.parameters = eggParameters(this.#model);
+    this.population = population;
+    this.memberTokensPerStep = population * sequence;
+    this.dataTokensPerStep = shape.pairs * sequence;
+    this.backend = `cpu ${context.tier}`;
+    this.threads = context.threads;
+    const batchBytes = shape.pairs * (sequence + 1);
+    admit({ model: this.parameters, training: NativeTrainer.bytesNeeded(this.#model, shape), streams: batchBytes });
+    this.#trainer = new NativeTrainer(this.#model, shape);
+    this.#reference = new NativeEvaluator(this.#model, 1, sequence);
+    this.#batch = new Uint8Array(batchBytes);
+  }
+
+  initialize(): void {
+    writeWeights(this.#model, initialWeights(this.#model));
+  }
+
+  async step(index: number, onProgress: (share: number) => void): Promise<StepReport | null> {
+    const { pairs, sequence } = this.#trainer.shape;
+    const before = index % referenceEvery === 0 ? this.#reference.readStates() : null;
+    const lossInteger = before === null ? undefined : await this.#evaluateReference(index);
+    if (lossInteger === null) return this.#undo(before);
+
+    fillBatch(this.#train, pairOffsets(this.#train.bytes, pairs, sequence, index), sequence, this.#batch);
+    const result = await this.#trainer.step(this.#batch, stepSeed(this.#seed, index), onProgress);
+    if (result === null) return this.#undo(before);
+    return {
+      trainBitsPerByte: result.loss_sum / (16 * this.memberTokensPerStep),
+      fitnessPlus: result.plus,
+      fitnessMinus: result.minus,
+      updatedFraction: result.changed / trainedWeights(this.#model),
+      ...(lossInteger === undefined ? {} : { lossInteger }),
+    };
+  }
+
+  /** The reference's own evaluation: clean weights on the training text, with a state that is never reset. */
+  async #evaluateReference(index: number): Promise<number | null> {
+    const { sequence } = this.#trainer.shape;
+    const window = new Uint8Array(sequence + 1);
+    this.#train.read(referenceEvaluationStart(this.#train.bytes, sequence, index), window);
+    const result = await this.#reference.evaluate(window, sequence);
+    return result === null ? null : result.loss_sum / (16 * sequence);
+  }
+
+  #undo(referenceStates: Uint8Array | null): null {
+    if (referenceStates !== null) this.#reference.writeStates(referenceStates);
+    return null;
+  }
+
+  async evaluate(): Promise<number | null> {
+    if (this.#heldOut === null) return null;
+    return (await textLoss(this.#model, this.#heldOut, evaluationBytes))?.bitsPerByte ?? null;
+  }
+
+  sample(prompt: Uint8Array, tokens: number, seed: number): Uint8Array {
+    const options = { temperature: 1, top_k: 0, top_p: 1, min_p: 0 };
+    return Uint8Array.from(generate(this.#model, prompt, tokens, options, seed));
+  }
+
+  cancel(): void {
+    cancel(this.#context);
+  }
+
+  save(): Map<string, TensorEntry> {
+    const { layers, hidden } = this.#model;
+    const tensors = readWeights(this.#model);
+    tensors.set("state.members", { dtype: "I8", shape: [this.population, layers, hidden], data: this.#trainer.readStates(0, this.population) });
+    tensors.set("state.reference", { dtype: "I8", shape: [layers, hidden], data: this.#reference.readStates() });
+    return tensors;
+  }
+
+  load(tensors: ReadonlyMap<string, TensorEntry>): void {
+    const { layers, hidden } = this.#model;
+    const states = [
+      { name: "state.members", dtype: "I8" as const, shape: [this.population, layers, hidden] },
+      { name: "state.reference", dtype: "I8" as const, shape: [layers, hidden] },
+    ];
+    const weights = eggTensors(this.#model).map(({ name, shape }) => ({ name, dtype: "I8" as const, shape }));
+    expectTensors(tensors, [...weights, ...states]);
+    writeWeights(this.#model, tensors);
+    this.#trainer.writeStates(0, tensors.get("state.members")!.data);
+    this.#reference.writeStates(tensors.get("state.reference")!.data);
+  }
+}

@@ -1,0 +1,36 @@
+// The program's door: finds the command, runs it, prints what went wrong, and ends with the right exit code.
+// Nothing is computed here, and a command's code is loaded only when it runs. Read next: commands/train.ts.
+import type { CommandDef } from "citty";
+import { commandLine, helpText } from "./commands/arguments.ts";
+import { program } from "./commands/program.ts";
+import { reportError, writeOut } from "./report/terminal.ts";
+
+type Run = (argv: string[]) => Promise<number>;
+
+const commands: Record<string, { help: string; load: () => Promise<{ run: Run }> }> = {
+  train: { help: "train a model (the command when none is named)", load: () => import("./commands/train.ts") },
+  generate: { help: "continue a text with a trained model", load: () => import("./commands/generate.ts") },
+  eval: { help: "measure a trained model on text", load: () => import("./commands/eval.ts") },
+  config: { help: "write, show or check a config", load: () => import("./commands/config.ts") },
+  info: { help: "tell what this machine offers", load: () => import("./commands/info.ts") },
+};
+
+const root: CommandDef = { meta: { description: "trains small language models on the machine you have, in integers, without gradients" }, args: {} };
+
+async function main(argv: string[]): Promise<number> {
+  const { command, rest } = commandLine(argv, Object.keys(commands));
+  if (command === "version") {
+    writeOut(`egg ${program.version}${program.commit === null ? "" : ` (${program.commit.slice(0, 12)})`}\n`);
+    return 0;
+  }
+  if (command === "help") {
+    writeOut(helpText("egg", root, Object.fromEntries(Object.entries(commands).map(([name, { help }]) => [name, help]))));
+    return 0;
+  }
+  return (await commands[command]!.load()).run(rest);
+}
+
+main(process.argv.slice(2)).then(
+  (code) => process.exit(code),
+  (error: unknown) => process.exit(reportError(error)),
+);

@@ -1,0 +1,45 @@
+// Tensors as checkpoints hold them, by name, and the check that a model's are all there. Not the container
+// (src/run/safetensors.ts) and not the float tensor library. Read next: egg.ts.
+import { EggError } from "../errors.ts";
+
+/** One tensor: `data` holds the raw little-endian bytes, row-major; its length is the product of `shape` times the width of `dtype`. */
+export interface TensorEntry {
+  dtype: "I8" | "I32" | "I64" | "U8" | "F32";
+  shape: number[];
+  data: Uint8Array;
+}
+
+export interface ExpectedTensor {
+  name: string;
+  dtype: TensorEntry["dtype"];
+  shape: readonly number[];
+}
+
+/** Elements of a tensor of this shape. */
+export function elements(shape: readonly number[]): number {
+  return shape.reduce((product, n) => product * n, 1);
+}
+
+/**
+ * Throws EggError("corrupt") unless `found` holds exactly the expected tensors, naming every one that is missing, extra or
+ * of another shape or type (up to eight). Tensors whose names begin with one of `ignored` may be there or not.
+ */
+export function expectTensors(found: ReadonlyMap<string, TensorEntry>, expected: readonly ExpectedTensor[], ignored: readonly string[] = []): void {
+  const problems: string[] = [];
+  for (const { name, dtype, shape } of expected) {
+    const tensor = found.get(name);
+    if (tensor === undefined) problems.push(`${name}: missing`);
+    else if (tensor.dtype !== dtype || tensor.shape.join() !== shape.join()) {
+      problems.push(`${name}: expected ${dtype} (${shape.join(", ")}), found ${tensor.dtype} (${tensor.shape.join(", ")})`);
+    }
+  }
+  const names = new Set(expected.map(({ name }) => name));
+  for (const name of found.keys()) {
+    if (!names.has(name) && !ignored.some((prefix) => name.startsWith(prefix))) problems.push(`${name}: unknown tensor`);
+  }
+  if (problems.length === 0) return;
+  const shown = problems.slice(0, 8).map((problem) => `\n  ${problem}`).join("");
+  throw new EggError("corrupt", `[checkpoint] ${problems.length} tensors do not fit the model:${shown}${problems.length > 8 ? `\n  and ${problems.length - 8} more` : ""}`, {
+    hint: "This checkpoint belongs to another model or config. Give the run folder that it came from.",
+  });
+}
