@@ -45,6 +45,7 @@ pub fn build(b: *std.Build) void {
         .optimize = optimize,
         .link_libc = true,
     });
+    test_root.addAnonymousImport("egg-c.json", .{ .root_source_file = b.path("tests/golden/egg-c.json") });
     const tiers: []const Tier = switch (target.result.cpu.arch) {
         .x86_64 => &x86_tiers,
         .aarch64 => &aarch64_tiers,

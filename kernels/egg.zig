@@ -422,6 +422,6 @@ pub const panic = std.debug.FullPanic(struct {
 test {
     _ = @import("handles.zig");
     _ = @import("pool.zig");
-    _ = @import("int8/scalar.zig");
+    _ = @import("int8/golden_test.zig");
     _ = @import("int8/twins_test.zig");
 }

@@ -1,6 +1,5 @@
 // The plain twin of every int8 kernel: loops that read like the formulas in ops.zig, on every machine, and the oracle
 // that the SIMD tiers are tested against. Not fast. Read next: vector.zig, the same kernels in lanes.
-const std = @import("std");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
 
@@ -217,10 +216,4 @@ fn update(op: *ops.Update) callconv(.c) void {
             op.changed += @abs(change);
         }
     }
-}
-
-test "EXP2 of egg.c" {
-    try std.testing.expectEqual(16, exp2_table[0]);
-    try std.testing.expectEqual(3922, exp2_table[127]);
-    try std.testing.expectEqual(1004119, exp2_table[255]);
 }
