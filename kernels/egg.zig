@@ -6,7 +6,7 @@ const abi = @import("abi.zig");
 const cpu = @import("cpu.zig");
 const handles = @import("handles.zig");
 const os = @import("os.zig");
-const forward = @import("int8/forward.zig");
+const layout = @import("int8/layout.zig");
 const Evaluator = @import("int8/evaluate.zig").Evaluator;
 const Model = @import("int8/model.zig").Model;
 const Pool = @import("pool.zig").Pool;
@@ -135,7 +135,7 @@ fn createModel(handle: u32, shape: abi.ModelShape, out: *align(1) u32) abi.Error
     const owned = gpa.create(OwnedModel) catch return outOfMemory("a model", @sizeOf(OwnedModel));
     errdefer gpa.destroy(owned);
     owned.* = .{ .model = undefined, .context = context };
-    owned.model.init(inner) catch return outOfMemory("the model", Model.bytesNeeded(inner));
+    owned.model.init(inner, context.kernels.bias) catch return outOfMemory("the model", Model.bytesNeeded(inner));
     errdefer owned.model.deinit();
     out.* = try objects.add(.{ .model = owned });
 }
@@ -178,7 +178,7 @@ fn createTrainer(handle: u32, shape: abi.TrainerShape, out: *align(1) u32) abi.E
     if (shape.sequence < 1 or shape.sequence > 1 << 20) return fail(error.BadShape, "sequence: found {d}, allowed 1 to 1048576", .{shape.sequence});
     if (shape.threshold > std.math.maxInt(i32)) return fail(error.BadShape, "threshold: found {d}, allowed 0 to 2147483647", .{shape.threshold});
     if (shape.sigma_shift > 8) return fail(error.BadShape, "sigma_shift: found {d}, allowed 0 to 8", .{shape.sigma_shift});
-    if (shape.panel_groups > forward.max_groups) return fail(error.BadShape, "panel_groups: found {d}, allowed 0 to 4", .{shape.panel_groups});
+    if (shape.panel_groups > layout.max_groups) return fail(error.BadShape, "panel_groups: found {d}, allowed 0 to 4", .{shape.panel_groups});
     const inner: @import("int8/eggroll.zig").Shape = .{
         .pairs = shape.pairs,
         .sequence = shape.sequence,

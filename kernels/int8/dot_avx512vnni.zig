@@ -15,6 +15,17 @@ pub inline fn dot(acc: V16, x: V16, w: V16) V16 {
     );
 }
 
+/// acc += two products of signed 16-bit halves a lane, saturating.
+pub const has_dot16 = true;
+pub inline fn dot16(acc: V16, a: V16, b: V16) V16 {
+    return asm ("vpdpwssds %[b], %[a], %[acc]"
+        : [acc] "=v" (-> V16),
+        : [_] "0" (acc),
+          [a] "v" (a),
+          [b] "v" (b),
+    );
+}
+
 /// Four rows of sums to [lane][4] bytes, saturated to [-128, 127].
 pub inline fn pack4(r0: V16, r1: V16, r2: V16, r3: V16) V64 {
     const low = pack32(r0, r1);
@@ -47,7 +58,16 @@ inline fn pack32(a: V16, b: V16) V64 {
     );
 }
 
-/// table[index[lane]], index 0..15.
+/// High half of the product of unsigned 16-bit lanes. LLVM does not always see it in a widened product.
+pub inline fn mulHigh(a: @Vector(32, u16), b: @Vector(32, u16)) @Vector(32, u16) {
+    return asm ("vpmulhuw %[b], %[a], %[out]"
+        : [out] "=v" (-> @Vector(32, u16)),
+        : [a] "v" (a),
+          [b] "v" (b),
+    );
+}
+
+/// table[index[lane] mod 16].
 pub inline fn lookup16(table: V16, index: V16) V16 {
     return asm ("vpermd %[table], %[index], %[out]"
         : [out] "=v" (-> V16),

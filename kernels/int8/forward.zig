@@ -7,9 +7,7 @@ const ops = @import("ops.zig");
 const os = @import("../os.zig");
 const Model = @import("model.zig").Model;
 
-/// Widest panel, in groups: vector.zig keeps one register pair a lane vector for the layer norm.
-pub const max_groups = 4;
-pub const max_lanes = max_groups * layout.group_lanes;
+pub const max_lanes = layout.max_groups * layout.group_lanes;
 
 /// Where a panel's noise lies: the first group's block, and the distance to the next group's.
 pub const Noise = struct { block: [*]const u8, stride: usize, perturb_shift: u32 };
@@ -147,7 +145,7 @@ pub const Panel = struct {
         kernels.matmul(&.{
             .x = x,
             .weights = model.weights.ptr + matrix.weights,
-            .row_sums = model.row_sums.ptr + matrix.row_sums,
+            .offsets = model.offsets.ptr + matrix.offsets,
             .out = out,
             .rows = matrix.rows,
             .cols = matrix.cols,

@@ -8,6 +8,9 @@ pub const pair_lanes = 16;
 /// Members in a group: 16 plus lanes, then 16 minus lanes of the same pairs.
 pub const group_lanes = 2 * pair_lanes;
 
+/// Groups of the widest panel.
+pub const max_groups = 4;
+
 /// Activations of a panel: [K/4][lanes][4] bytes, so that one 32-bit lane holds four consecutive inputs of one member.
 /// `lanes` = groups * group_lanes.
 pub fn activationBytes(k: usize, groups: usize) usize {
@@ -24,8 +27,8 @@ pub const Matrix = extern struct {
     seed_offset: u32,
     /// Offset of the weights, row-major (rows, cols), in the model slab.
     weights: usize,
-    /// Offset of the first row's sum in the model's row sums.
-    row_sums: usize,
+    /// Place of the first row in the model's row offsets.
+    offsets: usize,
     /// Offsets in a group's noise block: A [rows][16], B [cols/4][16][4], then the 16 sums of B over its inputs.
     noise_a: usize,
     noise_b: usize,

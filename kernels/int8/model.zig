@@ -25,8 +25,9 @@ const Tensor = struct { offset: usize, bytes: usize };
 pub const Model = struct {
     shape: Shape,
     weights: []align(64) i8,
-    /// Sum of each matrix row, kept up to date by whoever changes weights.
-    row_sums: []align(64) i32,
+    /// -bias * sum of each matrix row, kept up to date by whoever changes weights; the bias is the tier's.
+    offsets: []align(64) i32,
+    bias: i32,
     tensors: []Tensor,
     /// Layer by layer, the head last.
     matrices: []Matrix,
@@ -39,7 +40,7 @@ pub const Model = struct {
         return 2 * shape.vocabulary * h + shape.layers * (12 * h * h + 4 * h) + h + 4 * (9 * h * shape.layers + shape.vocabulary);
     }
 
-    pub fn init(model: *Model, shape: Shape) error{OutOfMemory}!void {
+    pub fn init(model: *Model, shape: Shape, bias: u32) error{OutOfMemory}!void {
         const gpa = std.heap.page_allocator;
         const h: usize = shape.hidden;
         const v: usize = shape.vocabulary;
@@ -74,7 +75,7 @@ pub const Model = struct {
                 .shift = if (!is_head and kind == .project) 9 else 8,
                 .seed_offset = if (is_head) 999 else @intCast(100 * l + i % matrices_per_layer + 1),
                 .weights = if (is_head) tensors[@intFromEnum(OuterTensor.head)].offset else tensors[layerTensorIndex(l, tensorOf(kind))].offset,
-                .row_sums = rows,
+                .offsets = rows,
                 .noise_a = noise,
                 .noise_b = undefined,
                 .noise_b_sums = undefined,
@@ -90,7 +91,8 @@ pub const Model = struct {
         model.* = .{
             .shape = shape,
             .weights = weights,
-            .row_sums = try os.allocate(i32, rows),
+            .offsets = try os.allocate(i32, rows),
+            .bias = @intCast(bias),
             .tensors = tensors,
             .matrices = matrices,
             .noise_bytes = noise,
@@ -99,7 +101,7 @@ pub const Model = struct {
 
     pub fn deinit(model: *Model) void {
         os.free(model.weights);
-        os.free(model.row_sums);
+        os.free(model.offsets);
         std.heap.page_allocator.free(model.tensors);
         std.heap.page_allocator.free(model.matrices);
     }
@@ -126,14 +128,14 @@ pub const Model = struct {
         return &model.matrices[model.matrices.len - 1];
     }
 
-    /// Recomputes the row sums of a tensor that was written from outside.
+    /// Recomputes the row offsets of a tensor that was written from outside.
     pub fn sumRows(model: *Model, index: usize) void {
         for (model.matrices) |matrix| {
             if (matrix.weights != model.tensors[index].offset) continue;
             for (0..matrix.rows) |r| {
                 var sum: i32 = 0;
                 for (model.weights[matrix.weights + r * matrix.cols ..][0..matrix.cols]) |w| sum += w;
-                model.row_sums[matrix.row_sums + r] = sum;
+                model.offsets[matrix.offsets + r] = -model.bias * sum;
             }
         }
     }

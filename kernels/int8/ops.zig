@@ -8,7 +8,7 @@
 pub const Matmul = extern struct {
     x: [*]const u8, // [cols/4][lanes][4]
     weights: [*]const i8, // (rows, cols)
-    row_sums: [*]const i32, // (rows)
+    offsets: [*]const i32, // (rows): -bias * sum of the row, what a sum of biased inputs starts from
     out: [*]u8, // [rows/4][lanes][4]
     rows: u32, // multiple of 4
     cols: u32, // multiple of 16
@@ -86,10 +86,10 @@ pub const NoiseFill = extern struct {
 };
 
 /// One block of rows of one matrix: votes[r][k] = sum_p fitness[p] * A[r][p] * B[k][p];
-/// vote > threshold and W < 127: W + 1; vote < -threshold and W > -127: W - 1. Row sums follow.
+/// vote > threshold and W < 127: W + 1; vote < -threshold and W > -127: W - 1. Row offsets follow.
 pub const Update = extern struct {
     weights: [*]i8, // first row of the block, (rows, cols)
-    row_sums: [*]i32, // (rows)
+    offsets: [*]i32, // (rows)
     a: [*]const i8, // of the block's first row in the first group: [rows][16]
     b: [*]const i8, // [cols/4][16][4]
     noise_stride: usize, // bytes from one group to the next

@@ -212,7 +212,6 @@ fn update(op: *ops.Update) callconv(.c) void {
             const weight = &op.weights[r * op.cols + k];
             const change: i8 = if (vote > op.threshold and weight.* < 127) 1 else if (vote < -op.threshold and weight.* > -127) -1 else 0;
             weight.* += change;
-            op.row_sums[r] += change;
             op.changed += @abs(change);
         }
     }

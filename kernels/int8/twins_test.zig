@@ -110,11 +110,11 @@ test "matmul, clean and perturbed" {
                 const weights = try gpa.alloc(i8, rows * cols);
                 defer gpa.free(weights);
                 for (weights) |*w| w.* = value(random, if (style == .zero) .any else style);
-                const sums = try gpa.alloc(i32, rows);
-                defer gpa.free(sums);
-                for (sums, 0..) |*sum, r| {
-                    sum.* = 0;
-                    for (weights[r * cols ..][0..cols]) |w| sum.* += w;
+                const offsets = try gpa.alloc(i32, rows);
+                defer gpa.free(offsets);
+                for (offsets, 0..) |*offset, r| {
+                    offset.* = 0;
+                    for (weights[r * cols ..][0..cols]) |w| offset.* -= w * @as(i32, bias);
                 }
                 const a = try randomI8(random, groups * rows * pair_lanes, -31, 31);
                 defer gpa.free(a);
@@ -124,7 +124,7 @@ test "matmul, clean and perturbed" {
                     var op: ops.Matmul = .{
                         .x = x.plain.ptr,
                         .weights = weights.ptr,
-                        .row_sums = sums.ptr,
+                        .offsets = offsets.ptr,
                         .out = out.plain.ptr,
                         .rows = rows,
                         .cols = cols,
@@ -307,14 +307,14 @@ test "update" {
                 defer gpa.free(plain);
                 const tier = try gpa.dupe(i8, before);
                 defer gpa.free(tier);
-                const sums = try gpa.alloc(i32, 2 * rows);
-                defer gpa.free(sums);
-                @memset(sums, 5);
+                const offsets = try gpa.alloc(i32, rows);
+                defer gpa.free(offsets);
+                @memset(offsets, 5);
                 var changed: [2]u32 = undefined;
                 for ([_][]i8{ plain, tier }, [_]*const ops.Table{ &scalar.table, table }, 0..) |weights, kernels, side| {
                     var op: ops.Update = .{
                         .weights = weights.ptr,
-                        .row_sums = sums.ptr + side * rows,
+                        .offsets = offsets.ptr,
                         .a = noise.ptr,
                         .b = noise.ptr + rows * pair_lanes,
                         .noise_stride = block,
@@ -330,7 +330,11 @@ test "update" {
                     changed[side] = op.changed;
                 }
                 try std.testing.expectEqualSlices(i8, plain, tier);
-                try std.testing.expectEqualSlices(i32, sums[0..rows], sums[rows..]);
+                for (offsets, 0..) |offset, r| {
+                    var moved: i32 = 0;
+                    for (before[r * cols ..][0..cols], tier[r * cols ..][0..cols]) |old, new| moved += @as(i32, new) - old;
+                    try std.testing.expectEqual(5 - moved * @as(i32, @intCast(table.bias)), offset);
+                }
                 try std.testing.expectEqual(changed[0], changed[1]);
             };
         }

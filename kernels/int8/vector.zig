@@ -16,8 +16,10 @@ const S64 = @Vector(64, i8);
 const W32 = @Vector(32, i16);
 const Half = @Vector(32, u16);
 
-/// Lane vectors of the widest panel (forward.zig): 4 groups of 32.
-const max_lane_vectors = 8;
+/// Largest magnitude of a noise value.
+const noise_max = 31;
+/// Groups of the widest panel.
+const max_groups = layout.max_groups;
 
 inline fn load64(p: [*]const u8) V64 {
     return p[0..64].*;
@@ -33,6 +35,11 @@ inline fn load16(p: [*]const i32) V16 {
 
 inline fn store16(p: [*]i32, v: V16) void {
     @as(*align(1) V16, @ptrCast(p)).* = v;
+}
+
+/// Asks for a cache line that will be read soon. Lines past the end of a buffer do no harm.
+inline fn fetch(p: anytype) void {
+    @prefetch(p, .{ .rw = .read, .locality = 3, .cache = .data });
 }
 
 /// Four consecutive int8 as one 32-bit word.
@@ -63,17 +70,12 @@ inline fn mulHighSigned(a: W32, b: W32) W32 {
     return @truncate(wide >> @splat(16));
 }
 
-inline fn mulHigh(a: Half, b: Half) Half {
-    const wide = @as(@Vector(32, u32), a) * @as(@Vector(32, u32), b);
-    return @truncate(wide >> @splat(16));
-}
-
 inline fn clippedAdd(a: S64, b: S64) S64 {
     return @max(a +| b, @as(S64, @splat(-127)));
 }
 
-/// Reciprocals of 1..127: n / m = mulHigh(mulHigh(2n, magic) * 2, factor), exact for n <= 16129 (performance of egg:
-/// kernels/README.md).
+/// Reciprocals of 1..127: n div m = mulHigh(mulHigh(4n, magic), factor), exact for n <= 16129. With s = floor(log2 m):
+/// magic = ceil(2^(15+s) / m), factor = 2^(15-s). The proof is in kernels/README.md. Both words of a lane hold the same.
 const Reciprocal = struct { magic: u32, factor: u32 };
 const reciprocals: [128]Reciprocal = blk: {
     var values: [128]Reciprocal = undefined;
@@ -113,45 +115,92 @@ pub fn Kernels(comptime dot: type) type {
         }
 
         fn embed(op: *const ops.Embed) callconv(.c) void {
-            const lanes = op.groups * group_lanes;
+            const lanes = @as(usize, op.groups) * group_lanes;
             const words = op.width / 4;
-            const bias_word: u32 = @as(u32, dot.bias) * 0x01010101;
+            const bias_words: U16 = @bitCast(bias64);
             const out: [*]align(1) u32 = @ptrCast(op.out);
-            for (0..lanes) |lane| {
-                const row: [*]align(1) const u32 = @ptrCast(op.embedding + @as(usize, op.tokens[lane]) * op.width);
-                for (0..words) |w| out[w * lanes + lane] = row[w] ^ bias_word;
+            var first: usize = 0;
+            while (first < lanes) : (first += 16) {
+                var rows: [16][*]align(1) const u32 = undefined;
+                for (&rows, op.tokens[first..][0..16]) |*row, token| row.* = @ptrCast(op.embedding + @as(usize, token) * op.width);
+                // 16 x 16 words at a time through registers; the last words one by one.
+                var w: usize = 0;
+                while (w + 16 <= words) : (w += 16) {
+                    var block: [16]U16 = undefined;
+                    inline for (&block, rows) |*line, row| line.* = row[w..][0..16].*;
+                    transpose16(&block);
+                    inline for (block, 0..) |line, i| out[(w + i) * lanes + first ..][0..16].* = line ^ bias_words;
+                }
+                while (w < words) : (w += 1) {
+                    for (rows, 0..) |row, i| out[w * lanes + first + i] = row[w] ^ bias_words[0];
+                }
             }
         }
 
-        fn matmul(op: *const ops.Matmul) callconv(.c) void {
-            if (op.groups % 2 == 0) tiles(4, 4, op) else tiles(8, 2, op);
+        /// Rows become columns, in four rounds of interleaving halves.
+        inline fn transpose16(block: *[16]U16) void {
+            inline for (0..4) |_| {
+                const before = block.*;
+                inline for (0..8) |i| {
+                    block[2 * i] = @shuffle(u32, before[i], before[i + 8], interleave(0));
+                    block[2 * i + 1] = @shuffle(u32, before[i], before[i + 8], interleave(8));
+                }
+            }
         }
 
-        inline fn tiles(comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul) void {
+        fn interleave(from: i32) @Vector(16, i32) {
+            var indices: [16]i32 = undefined;
+            for (0..8) |i| {
+                indices[2 * i] = from + @as(i32, @intCast(i));
+                indices[2 * i + 1] = ~(from + @as(i32, @intCast(i)));
+            }
+            return indices;
+        }
+
+        fn matmul(op: *const ops.Matmul) callconv(.c) void {
+            if (op.perturbed == 0) return shaped(.clean, op);
+            if (dot.has_dot16 and fitsNarrow(op)) {
+                var narrow = op.*;
+                var dots_memory: [max_groups * group_lanes]i32 align(64) = undefined;
+                const dots: [*]i32 = &dots_memory;
+                for (0..2 * op.groups) |v| store16(dots + v * 16, halves(load16(op.dots + v * 16)));
+                narrow.dots = dots;
+                return shaped(.narrow, &narrow);
+            }
+            shaped(.wide, op);
+        }
+
+        /// How the rank-one term is added: not at all, in the same 32 bits as the products, or after its own shift.
+        const Term = enum { clean, narrow, wide };
+
+        fn shaped(comptime term: Term, op: *const ops.Matmul) void {
+            if (op.groups % 2 == 0) tiles(term, 4, 4, op) else tiles(term, 8, 2, op);
+        }
+
+        fn tiles(comptime term: Term, comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul) void {
+            @setEvalBranchQuota(4000);
             var row: u32 = 0;
             while (row < op.rows) : (row += rows) {
                 var vector: u32 = 0;
-                while (vector < op.groups * 2) : (vector += vectors) tile(rows, vectors, op, row, vector);
+                while (vector < op.groups * 2) : (vector += vectors) tile(term, rows, vectors, op, row, vector);
             }
         }
 
         /// `rows` x `vectors` sums in registers over all inputs, then the rank-one term, the shift and the clip.
-        inline fn tile(comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul, row: usize, vector: usize) void {
+        inline fn tile(comptime term: Term, comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul, row: usize, vector: usize) void {
             const cols: usize = op.cols;
             const stride = @as(usize, op.groups) * group_lanes * 4;
             const weights = op.weights + row * cols;
             var acc: [rows][vectors]V16 = undefined;
             inline for (0..rows) |r| {
-                const start: V16 = if (dot.bias == 0) @splat(0) else @splat(-%(op.row_sums[row + r] *% @as(i32, dot.bias)));
+                const start: V16 = if (dot.bias == 0) @splat(0) else @splat(op.offsets[row + r]);
                 inline for (0..vectors) |v| acc[r][v] = start;
             }
             var x = op.x + vector * 64;
             var k: usize = 0;
             while (k < cols) : (k += 16) {
                 // The next rows' weights come from L2 or L3: ask for them while these rows are used the first time.
-                if (vector == 0 and k & 63 == 0) inline for (0..rows) |r| {
-                    @prefetch(weights + (rows + r) * cols + k, .{ .rw = .read, .locality = 3, .cache = .data });
-                };
+                if (vector == 0 and k & 63 == 0) inline for (0..rows) |r| fetch(weights + (rows + r) * cols + k);
                 inline for (0..4) |q| {
                     var inputs: [vectors]V16 = undefined;
                     inline for (0..vectors) |v| inputs[v] = @bitCast(load64(x + v * 64));
@@ -162,32 +211,52 @@ pub fn Kernels(comptime dot: type) type {
                     x += stride;
                 }
             }
-            if (op.perturbed != 0) {
-                const amount: @Vector(16, u5) = @splat(@intCast(op.perturb_shift));
-                inline for (0..vectors / 2) |pair| {
-                    const group = vector / 2 + pair;
-                    const a = op.a + group * op.a_stride + row * pair_lanes;
-                    const plus = load16(op.dots + group * group_lanes);
-                    const minus = load16(op.dots + group * group_lanes + pair_lanes);
-                    inline for (0..rows) |r| {
-                        const factor: V16 = @as(@Vector(16, i8), a[r * pair_lanes ..][0..pair_lanes].*);
-                        acc[r][2 * pair] +%= (plus *% factor) >> amount;
-                        acc[r][2 * pair + 1] +%= (minus *% factor) >> amount;
+            const shift: @Vector(16, u5) = @splat(@intCast(if (term == .narrow) op.shift + op.perturb_shift else op.shift));
+            const scale: @Vector(16, u5) = @splat(@intCast(op.perturb_shift));
+            if (term != .clean) inline for (0..vectors / 2) |pair| {
+                const group = vector / 2 + pair;
+                const a = op.a + group * op.a_stride + row * pair_lanes;
+                const plus = load16(op.dots + group * group_lanes);
+                const minus = load16(op.dots + group * group_lanes + pair_lanes);
+                fetch(a + 2 * rows * pair_lanes);
+                inline for (0..rows) |r| {
+                    const factor: V16 = @as(@Vector(16, i8), a[r * pair_lanes ..][0..pair_lanes].*);
+                    if (term == .narrow) {
+                        // A for the dot's low byte, A * 256 for the rest.
+                        const both = (factor & @as(V16, @splat(0xffff))) | factor << @splat(24);
+                        acc[r][2 * pair] = dot.dot16(acc[r][2 * pair] << scale, plus, both);
+                        acc[r][2 * pair + 1] = dot.dot16(acc[r][2 * pair + 1] << scale, minus, both);
+                    } else {
+                        acc[r][2 * pair] +%= (plus *% factor) >> scale;
+                        acc[r][2 * pair + 1] +%= (minus *% factor) >> scale;
                     }
                 }
-            }
-            const amount: @Vector(16, u5) = @splat(@intCast(op.shift));
+            };
             inline for (0..rows / 4) |r4| {
                 inline for (0..vectors) |v| {
                     const packed_rows: S64 = @bitCast(dot.pack4(
-                        acc[4 * r4][v] >> amount,
-                        acc[4 * r4 + 1][v] >> amount,
-                        acc[4 * r4 + 2][v] >> amount,
-                        acc[4 * r4 + 3][v] >> amount,
+                        acc[4 * r4][v] >> shift,
+                        acc[4 * r4 + 1][v] >> shift,
+                        acc[4 * r4 + 2][v] >> shift,
+                        acc[4 * r4 + 3][v] >> shift,
                     ));
                     store64(op.out + (row / 4 + r4) * stride + (vector + v) * 64, stored(@max(packed_rows, @as(S64, @splat(-127)))));
                 }
             }
+        }
+
+        /// Whether the sum of products fits 32 bits when scaled by 2^s, and the rank-one factors 16: then
+        /// floor((sum + floor(dot * A / 2^s)) / 2^q) = floor((sum * 2^s + dot * A) / 2^(s+q)). The last addition saturates
+        /// where it would overflow, and such a value is clipped to the same side in any case.
+        fn fitsNarrow(op: *const ops.Matmul) bool {
+            const sum = @as(u64, op.cols) * 127 * 127 << @intCast(op.perturb_shift);
+            const high = @as(u64, op.cols) * 127 * noise_max >> 8;
+            return sum < 1 << 31 and high < 1 << 15 and op.shift + op.perturb_shift <= 24;
+        }
+
+        /// A dot as two 16-bit factors: its low byte, unsigned, in the low half; the rest in the high half.
+        inline fn halves(dots: V16) V16 {
+            return (dots & @as(V16, @splat(0xff))) | (dots >> @splat(8)) << @splat(16);
         }
 
         fn noiseDot(op: *const ops.NoiseDot) callconv(.c) void {
@@ -203,6 +272,8 @@ pub fn Kernels(comptime dot: type) type {
                 var q: usize = 0;
                 while (q < op.cols / 4) : (q += 2) {
                     inline for (0..2) |u| {
+                        // A population's noise outgrows the L2 cache; each line is read once a token.
+                        fetch(b + (q + u + 16) * 64);
                         const factors: V16 = @bitCast(load64(b + (q + u) * 64));
                         plus[u] = dot.dot(plus[u], @bitCast(load64(x + (q + u) * stride)), factors);
                         minus[u] = dot.dot(minus[u], @bitCast(load64(x + (q + u) * stride + 64)), factors);
@@ -214,55 +285,56 @@ pub fn Kernels(comptime dot: type) type {
         }
 
         fn layerNorm(op: *const ops.LayerNorm) callconv(.c) void {
-            const vectors = @as(usize, op.groups) * 2;
+            switch (op.groups) {
+                inline 1...max_groups => |groups| layerNormOf(2 * groups, op),
+                else => unreachable,
+            }
+        }
+
+        inline fn layerNormOf(comptime vectors: usize, op: *const ops.LayerNorm) void {
             const words = @as(usize, op.width) / 4;
+            const ones: V16 = @splat(0x01010101);
+            var sums: [vectors]V16 = @splat(@splat(0));
+            for (0..words) |w| {
+                inline for (0..vectors) |v| {
+                    const x = signed(load64(op.x + (w * vectors + v) * 64));
+                    sums[v] = dot.dot(sums[v], @bitCast(@abs(x)), ones);
+                }
+            }
             // (sum * inverse) >> 32 = sum div width: exact while sum * width < 2^32, that is 127 * width^2 < 2^32.
             const inverse = ((@as(u64, 1) << 32) + op.width - 1) / op.width;
-            var magic: [max_lane_vectors]Half = undefined;
-            var factor: [max_lane_vectors]Half = undefined;
-            for (0..vectors) |v| {
-                var sum: V16 = @splat(0);
-                const ones: V16 = @splat(0x01010101);
-                for (0..words) |w| {
-                    const x = signed(load64(op.x + (w * vectors + v) * 64));
-                    sum = dot.dot(sum, @bitCast(@abs(x)), ones);
-                }
+            var magic: [vectors]Half = undefined;
+            var factor: [vectors]Half = undefined;
+            for (sums, &magic, &factor) |sum, *magics, *factors| {
                 const wide = @as(@Vector(16, u64), @as(U16, @bitCast(sum))) *% @as(@Vector(16, u64), @splat(inverse));
-                const means: [16]u32 = @as(U16, @truncate(wide >> @splat(32)));
-                var magics: [16]u32 = undefined;
-                var factors: [16]u32 = undefined;
-                for (means, &magics, &factors) |mean, *m, *f| {
-                    const reciprocal = reciprocals[@max(mean, 1)];
-                    m.* = reciprocal.magic;
-                    f.* = reciprocal.factor;
+                const means: [16]u32 = @max(@as(U16, @truncate(wide >> @splat(32))), @as(U16, @splat(1)));
+                for (means, @as(*[16]u32, @ptrCast(magics)), @as(*[16]u32, @ptrCast(factors))) |mean, *m, *f| {
+                    m.* = reciprocals[mean].magic;
+                    f.* = reciprocals[mean].factor;
                 }
-                magic[v] = @bitCast(magics);
-                factor[v] = @bitCast(factors);
             }
+            const low: Half = @splat(0xff);
             for (0..words) |w| {
                 const weight: S64 = @bitCast(splat64(quad(op.weight + w * 4)));
-                const size: V64 = @abs(weight);
-                for (0..vectors) |v| {
+                const size: Half = @bitCast(@as(V64, @abs(weight)));
+                const size4 = [2]Half{ (size & low) << @splat(2), (size >> @splat(8)) << @splat(2) };
+                inline for (0..vectors) |v| {
                     const at = (w * vectors + v) * 64;
                     const x = signed(load64(op.x + at));
                     const magnitude: Half = @bitCast(@as(V64, @abs(x)));
-                    const low: Half = @splat(0xff);
-                    const size16: Half = @bitCast(size);
-                    const limit: Half = @splat(127);
                     const q = [2]Half{
-                        divide((magnitude & low) *% (size16 & low), magic[v], factor[v]),
-                        divide((magnitude >> @splat(8)) *% (size16 >> @splat(8)), magic[v], factor[v]),
+                        dot.mulHigh(dot.mulHigh((magnitude & low) *% size4[0], magic[v]), factor[v]),
+                        dot.mulHigh(dot.mulHigh((magnitude >> @splat(8)) *% size4[1], magic[v]), factor[v]),
                     };
-                    const y: S64 = @bitCast(join(@min(q[0], limit), @min(q[1], limit)));
+                    const y: S64 = @bitCast(atMost127(q[0]) | atMost127(q[1]) << @splat(8));
                     const sign = (x ^ weight) >> @splat(7);
                     store64(op.out + at, stored((y ^ sign) -% sign));
                 }
             }
         }
 
-        inline fn divide(n: Half, magic: Half, factor: Half) Half {
-            const q = mulHigh(n +% n, magic);
-            return mulHigh(q +% q, factor);
+        inline fn atMost127(q: Half) Half {
+            return @min(q, @as(Half, @splat(127)));
         }
 
         fn forgetGate(op: *const ops.ForgetGate) callconv(.c) void {
@@ -326,13 +398,13 @@ pub fn Kernels(comptime dot: type) type {
             for (0..vectors) |v| {
                 var z: V16 = @splat(0);
                 for (0..op.vocabulary / 4) |w| {
-                    // The logit plus 128, as four bytes of one lane.
-                    const word: U16 = @bitCast(load64(op.logits + (w * vectors + v) * 64) ^ @as(V64, @splat(dot.bias ^ 0x80)));
+                    // The logit plus 128 as four bytes of one lane: four bits of exponent, four of fraction.
+                    const word = load64(op.logits + (w * vectors + v) * 64) ^ @as(V64, @splat(dot.bias ^ 0x80));
+                    const index: U16 = @bitCast(word);
+                    const fall: U16 = @bitCast((~word) >> @splat(4)); // 15 - exponent
                     inline for (0..4) |byte| {
-                        const index = word >> @splat(8 * byte);
-                        const exponent = (index >> @splat(4)) & @as(U16, @splat(15));
-                        const value = dot.lookup16(mantissa, @bitCast(index & @as(U16, @splat(15))));
-                        z +%= value >> @truncate(@as(U16, @splat(15)) -% exponent);
+                        const value = dot.lookup16(mantissa, @bitCast(index >> @splat(8 * byte)));
+                        z +%= value >> @truncate((fall >> @splat(8 * byte)) & @as(U16, @splat(15)));
                     }
                 }
                 // z >= 16 * vocabulary, so the leading bit is 4 or more.
@@ -481,9 +553,7 @@ pub fn Kernels(comptime dot: type) type {
                         acc[r][v] = if (pass.first) start else start +% load16(pass.votes + (row + r) * ops.update_cols + v * 16);
                     }
                 }
-                if (pass.last) inline for (0..rows) |r| {
-                    @prefetch(op.weights + (row + rows + r) * op.cols + pass.col, .{ .rw = .write, .locality = 3, .cache = .data });
-                };
+                if (pass.last) inline for (0..rows) |r| fetch(op.weights + (row + rows + r) * op.cols + pass.col);
                 var p: usize = 0;
                 while (p < pass.pairs) : (p += 4) {
                     var inputs: [vectors]V16 = undefined;
@@ -535,7 +605,7 @@ pub fn Kernels(comptime dot: type) type {
             weights.* = after;
             const raised = @popCount(@as(@Int(.unsigned, n), @bitCast(after > before)));
             const lowered = @popCount(@as(@Int(.unsigned, n), @bitCast(after < before)));
-            op.row_sums[row] += @as(i32, raised) - @as(i32, lowered);
+            op.offsets[row] -= (@as(i32, raised) - @as(i32, lowered)) * dot.bias;
             op.changed += raised;
             op.changed += lowered;
         }
