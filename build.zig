@@ -9,12 +9,16 @@ const aarch64 = std.Target.aarch64;
 /// A CPU tier: the features its object may use. kernels/cpu.zig checks the same list at run time.
 const Tier = struct { name: []const u8, features: std.Target.Cpu.Feature.Set };
 
+const avx2_features = [_]x86.Feature{ .avx2, .bmi, .bmi2, .lzcnt, .popcnt, .fma };
 const x86_tiers = [_]Tier{
-    .{ .name = "avx512vnni", .features = x86.featureSet(&.{
-        .avx2, .bmi, .bmi2, .lzcnt, .popcnt, .fma, .avx512f, .avx512bw, .avx512vl, .avx512dq, .avx512cd, .avx512vnni,
-    }) },
+    .{ .name = "avx2", .features = x86.featureSet(&avx2_features) },
+    .{ .name = "avxvnni", .features = x86.featureSet(&(avx2_features ++ .{.avxvnni})) },
+    .{ .name = "avx512vnni", .features = x86.featureSet(&(avx2_features ++ .{ .avx512f, .avx512bw, .avx512vl, .avx512dq, .avx512cd, .avx512vnni })) },
 };
-const aarch64_tiers = [_]Tier{};
+const aarch64_tiers = [_]Tier{
+    .{ .name = "neon", .features = aarch64.featureSet(&.{.neon}) },
+    .{ .name = "dotprod", .features = aarch64.featureSet(&.{ .neon, .dotprod }) },
+};
 
 pub fn build(b: *std.Build) void {
     const target = b.standardTargetOptions(.{});

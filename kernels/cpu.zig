@@ -5,33 +5,57 @@ const builtin = @import("builtin");
 const ops = @import("int8/ops.zig");
 const scalar = @import("int8/scalar.zig");
 
-/// Best first; the numbers are part of the ABI (src/native/abi.ts).
+/// From the plainest to the fastest on each architecture; the numbers are part of the ABI (src/native/machine.ts).
 pub const Tier = enum(u32) {
     scalar = 0,
-    avx512vnni = 1,
+    avx2 = 1,
+    avxvnni = 2,
+    avx512vnni = 3,
+    neon = 4,
+    dotprod = 5,
 
     /// This tier's kernels, or null where this build has none.
     pub fn kernels(tier: Tier) ?*const ops.Table {
-        return switch (tier) {
-            .scalar => &scalar.table,
-            .avx512vnni => if (builtin.cpu.arch == .x86_64) &extern_tables.egg_int8_avx512vnni else null,
+        return switch (builtin.cpu.arch) {
+            .x86_64 => switch (tier) {
+                .scalar => &scalar.table,
+                .avx2 => &extern_tables.egg_int8_avx2,
+                .avxvnni => &extern_tables.egg_int8_avxvnni,
+                .avx512vnni => &extern_tables.egg_int8_avx512vnni,
+                else => null,
+            },
+            .aarch64 => switch (tier) {
+                .scalar => &scalar.table,
+                .neon => &extern_tables.egg_int8_neon,
+                .dotprod => &extern_tables.egg_int8_dotprod,
+                else => null,
+            },
+            else => if (tier == .scalar) &scalar.table else null,
         };
     }
 };
 
 const extern_tables = struct {
+    extern const egg_int8_avx2: ops.Table;
+    extern const egg_int8_avxvnni: ops.Table;
     extern const egg_int8_avx512vnni: ops.Table;
+    extern const egg_int8_neon: ops.Table;
+    extern const egg_int8_dotprod: ops.Table;
 };
 
 /// CPU and operating system features that some tier asks for. Bits of `Info.features`.
-pub const Feature = enum(u5) { avx2, bmi2, fma, avx512, avx512vnni, avx_vnni, avx512_bf16, dotprod, i8mm };
+pub const Feature = enum(u5) { avx2, bmi2, fma, avx512, avx512vnni, avx_vnni, avx512_bf16, neon, dotprod };
 
 pub const Features = std.EnumSet(Feature);
 
 pub fn required(tier: Tier) Features {
     return switch (tier) {
         .scalar => .initEmpty(),
+        .avx2 => .initMany(&.{ .avx2, .bmi2, .fma }),
+        .avxvnni => .initMany(&.{ .avx2, .bmi2, .fma, .avx_vnni }),
         .avx512vnni => .initMany(&.{ .avx2, .bmi2, .fma, .avx512, .avx512vnni }),
+        .neon => .initMany(&.{.neon}),
+        .dotprod => .initMany(&.{ .neon, .dotprod }),
     };
 }
 
@@ -41,13 +65,17 @@ pub fn available(tier: Tier) bool {
 
 /// The fastest tier that this machine can run.
 pub fn best() Tier {
-    if (available(.avx512vnni)) return .avx512vnni;
-    return .scalar;
+    var found: Tier = .scalar;
+    for (std.enums.values(Tier)) |tier| if (available(tier)) {
+        found = tier;
+    };
+    return found;
 }
 
 pub fn detect() Features {
     return switch (builtin.cpu.arch) {
         .x86_64 => detectX86(),
+        .aarch64 => detectArm(),
         else => .initEmpty(),
     };
 }
@@ -106,5 +134,21 @@ fn detectX86() Features {
     features.setPresent(.avx512vnni, avx512 and bit(leaf7.ecx, 11));
     features.setPresent(.avx_vnni, ymm and bit(leaf7_1.eax, 4));
     features.setPresent(.avx512_bf16, avx512 and bit(leaf7_1.eax, 5));
+    return features;
+}
+
+fn detectArm() Features {
+    var features: Features = .initEmpty();
+    // Every 64-bit ARM that runs these systems has NEON.
+    features.insert(.neon);
+    if (builtin.os.tag == .linux) {
+        const asimddp = 1 << 20; // HWCAP_ASIMDDP
+        features.setPresent(.dotprod, std.os.linux.getauxval(std.elf.AT_HWCAP) & asimddp != 0);
+    } else {
+        var value: c_int = 0;
+        var size: usize = @sizeOf(c_int);
+        const known = std.c.sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &size, null, 0) == 0;
+        features.setPresent(.dotprod, known and value != 0);
+    }
     return features;
 }

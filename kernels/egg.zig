@@ -423,5 +423,6 @@ test {
     _ = @import("handles.zig");
     _ = @import("pool.zig");
     _ = @import("int8/golden_test.zig");
+    _ = @import("int8/run_test.zig");
     _ = @import("int8/twins_test.zig");
 }

@@ -6,9 +6,13 @@ const ops = @import("int8/ops.zig");
 
 const int8 = @import("int8/vector.zig").Kernels(switch (std.meta.stringToEnum(Tier, options.name).?) {
     .avx512vnni => @import("int8/dot_avx512vnni.zig"),
+    .avxvnni => @import("int8/dot_avxvnni.zig"),
+    .avx2 => @import("int8/dot_avx2.zig"),
+    .dotprod => @import("int8/dot_dotprod.zig"),
+    .neon => @import("int8/dot_neon.zig"),
 });
 
-const Tier = enum { avx512vnni };
+const Tier = enum { avx512vnni, avxvnni, avx2, dotprod, neon };
 
 const table: ops.Table = int8.table;
 

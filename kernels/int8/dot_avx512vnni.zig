@@ -2,6 +2,13 @@
 const V16 = @Vector(16, i32);
 const V64 = @Vector(64, u8);
 
+/// Rows by vectors of sums that stay in registers, and a shape for panels that this one does not divide.
+pub const wide_tile = .{ .rows = 4, .vectors = 4 };
+pub const narrow_tile = .{ .rows = 8, .vectors = 2 };
+
+/// Bytes are multiplied as they are.
+pub const expands = false;
+
 /// vpdpbusd multiplies unsigned inputs by signed weights, so activations are stored as value ^ 0x80.
 pub const bias = 0x80;
 
@@ -17,6 +24,7 @@ pub inline fn dot(acc: V16, x: V16, w: V16) V16 {
 
 /// acc += two products of signed 16-bit halves a lane, saturating.
 pub const has_dot16 = true;
+pub const dot16_saturates = true;
 pub inline fn dot16(acc: V16, a: V16, b: V16) V16 {
     return asm ("vpdpwssds %[b], %[a], %[acc]"
         : [acc] "=v" (-> V16),

@@ -26,11 +26,13 @@ pub const Panel = struct {
     logits: [*]u8, // (V)
     h: [*]u8, // (L, H): recurrent state
     h_bytes: usize, // of one layer
+    scratch: [*]align(64) u8,
     dots: [max_lanes]i32 align(64),
 
     pub fn bytesNeeded(model: *const Model, groups: u32) usize {
         const h: usize = model.shape.hidden;
-        return layout.activationBytes(6 * h + 4 * h + model.shape.vocabulary + model.shape.layers * h, groups);
+        return layout.activationBytes(6 * h + 4 * h + model.shape.vocabulary + model.shape.layers * h, groups) +
+            ops.matmulScratchBytes(4 * h, groups);
     }
 
     pub fn init(panel: *Panel, model: *const Model, groups: u32) error{OutOfMemory}!void {
@@ -51,6 +53,7 @@ pub const Panel = struct {
             .logits = take(&rest, layout.activationBytes(model.shape.vocabulary, groups)),
             .h = take(&rest, model.shape.layers * h),
             .h_bytes = h,
+            .scratch = @alignCast(rest),
             .dots = undefined,
         };
     }
@@ -156,6 +159,7 @@ pub const Panel = struct {
             .a = if (noise) |n| @ptrCast(n.block + matrix.noise_a) else model.weights.ptr,
             .a_stride = if (noise) |n| n.stride else 0,
             .dots = &panel.dots,
+            .scratch = panel.scratch,
         });
     }
 };

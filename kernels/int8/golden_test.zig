@@ -124,6 +124,7 @@ test "perturbed matrix product" {
             .a = noise.a.ptr,
             .a_stride = 0,
             .dots = &dots,
+            .scratch = undefined,
         });
         expectLane(case.y, out, if (case.sign < 0) pair_lanes else 0) catch |err| {
             std.debug.print("{s}\n", .{case.name});

@@ -4,6 +4,8 @@
 // Conventions. Activations are [K/4][lanes][4] (layout.zig). A tier may store them biased: byte = value ^ bias, with bias
 // 0x80 where its dot product wants unsigned inputs, else 0. All arithmetic is that of egg.c (d0rc/egg.c, HEAD of November
 // 2025): clip(v) = min(max(v, -127), 127), `>>` is an arithmetic (floor) shift, sums are int32.
+const layout = @import("layout.zig");
+
 /// out[r] = clip((sum_k x[k] * W[r][k] + ((dot * A[r]) >> perturb_shift)) >> shift) for every lane.
 pub const Matmul = extern struct {
     x: [*]const u8, // [cols/4][lanes][4]
@@ -19,7 +21,13 @@ pub const Matmul = extern struct {
     a: [*]const i8, // A of the first group: [rows][16]
     a_stride: usize, // bytes from one group's A to the next
     dots: [*]const i32, // [lanes]: sign * (x . B)
+    scratch: [*]align(64) u8, // matmulScratchBytes(), for tiers that widen their inputs
 };
+
+/// Room for inputs and a few rows of weights in 16 bits.
+pub fn matmulScratchBytes(cols: usize, groups: usize) usize {
+    return 2 * layout.activationBytes(cols, groups) + 2 * 8 * cols;
+}
 
 /// dots[lane] = sign * sum_k x[k] * B[k]; sign is + in the first 16 lanes of a group, - in the others.
 pub const NoiseDot = extern struct {

@@ -118,6 +118,8 @@ test "matmul, clean and perturbed" {
                 }
                 const a = try randomI8(random, groups * rows * pair_lanes, -31, 31);
                 defer gpa.free(a);
+                const scratch = try gpa.alignedAlloc(u8, .@"64", ops.matmulScratchBytes(cols, groups));
+                defer gpa.free(scratch);
                 var dots: [4 * group_lanes]i32 = undefined;
                 for (&dots) |*d| d.* = random.intRangeAtMost(i32, -8_000_000, 8_000_000);
                 for ([_]u32{ 0, 1 }) |perturbed| {
@@ -135,6 +137,7 @@ test "matmul, clean and perturbed" {
                         .a = a.ptr,
                         .a_stride = rows * pair_lanes,
                         .dots = &dots,
+                        .scratch = scratch.ptr,
                     };
                     scalar.table.matmul(&op);
                     op.x = x.tier.ptr;

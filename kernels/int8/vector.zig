@@ -43,7 +43,7 @@ inline fn fetch(p: anytype) void {
 }
 
 /// Four consecutive int8 as one 32-bit word.
-inline fn quad(p: [*]const i8) u32 {
+inline fn quad(p: anytype) u32 {
     return @as(*align(1) const u32, @ptrCast(p)).*;
 }
 
@@ -174,61 +174,105 @@ pub fn Kernels(comptime dot: type) type {
         const Term = enum { clean, narrow, wide };
 
         fn shaped(comptime term: Term, op: *const ops.Matmul) void {
-            if (op.groups % 2 == 0) tiles(term, 4, 4, op) else tiles(term, 8, 2, op);
+            const wide = dot.wide_tile;
+            if (op.groups * 2 % wide.vectors == 0) return tiles(term, wide.rows, wide.vectors, op);
+            tiles(term, dot.narrow_tile.rows, dot.narrow_tile.vectors, op);
         }
 
         fn tiles(comptime term: Term, comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul) void {
             @setEvalBranchQuota(4000);
+            const x = if (dot.expands) expandInputs(op) else op.x;
             var row: u32 = 0;
             while (row < op.rows) : (row += rows) {
+                const weights: [*]const u8 = if (dot.expands) expandRows(rows, op, row) else @ptrCast(op.weights + @as(usize, row) * op.cols);
                 var vector: u32 = 0;
-                while (vector < op.groups * 2) : (vector += vectors) tile(term, rows, vectors, op, row, vector);
+                while (vector < op.groups * 2) : (vector += vectors) tile(term, rows, vectors, op, x, weights, row, vector);
             }
         }
 
+        /// Words that one lane's four inputs take: 1 as bytes, 2 as 16-bit pairs (k, k + 2) and (k + 1, k + 3).
+        const words_per_quad = if (dot.expands) 2 else 1;
+
+        /// All inputs as pairs of 16 bits, in the scratch: [cols/4][2][lanes][2].
+        fn expandInputs(op: *const ops.Matmul) [*]const u8 {
+            const vectors = @as(usize, op.groups) * 2;
+            const out = op.scratch;
+            for (0..op.cols / 4) |q| {
+                for (0..vectors) |v| {
+                    const x = signed(load64(op.x + (q * vectors + v) * 64));
+                    store64(out + (2 * q * vectors + v) * 64, @bitCast(even(x)));
+                    store64(out + ((2 * q + 1) * vectors + v) * 64, @bitCast(odd(x)));
+                }
+            }
+            return out;
+        }
+
+        /// `rows` rows of weights as pairs of 16 bits, behind the inputs in the scratch: [rows][cols/4][2][2].
+        fn expandRows(comptime rows: u32, op: *const ops.Matmul, row: usize) [*]const u8 {
+            const out = op.scratch + 2 * layout.activationBytes(op.cols, op.groups);
+            for (0..rows) |r| {
+                const source: [*]const i8 = op.weights + (row + r) * op.cols;
+                fetch(source + rows * op.cols);
+                var k: usize = 0;
+                while (k < op.cols) : (k += 16) {
+                    if (k & 63 == 0) fetch(source + rows * op.cols + k);
+                    const w: @Vector(8, i16) = @bitCast(@as(@Vector(16, i8), source[k..][0..16].*));
+                    const evens: @Vector(4, i32) = @bitCast((w << @splat(8)) >> @splat(8));
+                    const odds: @Vector(4, i32) = @bitCast(w >> @splat(8));
+                    const both: *align(1) @Vector(8, i32) = @ptrCast(out + (r * op.cols + k) * 2);
+                    both.* = @shuffle(i32, evens, odds, [8]i32{ 0, ~@as(i32, 0), 1, ~@as(i32, 1), 2, ~@as(i32, 2), 3, ~@as(i32, 3) });
+                }
+            }
+            return out;
+        }
+
         /// `rows` x `vectors` sums in registers over all inputs, then the rank-one term, the shift and the clip.
-        inline fn tile(comptime term: Term, comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul, row: usize, vector: usize) void {
-            const cols: usize = op.cols;
-            const stride = @as(usize, op.groups) * group_lanes * 4;
-            const weights = op.weights + row * cols;
+        inline fn tile(
+            comptime term: Term,
+            comptime rows: u32,
+            comptime vectors: u32,
+            op: *const ops.Matmul,
+            inputs: [*]const u8,
+            weights: [*]const u8,
+            row: usize,
+            vector: usize,
+        ) void {
+            const lane_bytes = @as(usize, op.groups) * group_lanes * 4;
+            const row_bytes = @as(usize, op.cols) * words_per_quad;
             var acc: [rows][vectors]V16 = undefined;
             inline for (0..rows) |r| {
                 const start: V16 = if (dot.bias == 0) @splat(0) else @splat(op.offsets[row + r]);
                 inline for (0..vectors) |v| acc[r][v] = start;
             }
-            var x = op.x + vector * 64;
+            var x = inputs + vector * 64;
             var k: usize = 0;
-            while (k < cols) : (k += 16) {
+            while (k < row_bytes) : (k += 16 * words_per_quad) {
                 // The next rows' weights come from L2 or L3: ask for them while these rows are used the first time.
-                if (vector == 0 and k & 63 == 0) inline for (0..rows) |r| fetch(weights + (rows + r) * cols + k);
-                inline for (0..4) |q| {
-                    var inputs: [vectors]V16 = undefined;
-                    inline for (0..vectors) |v| inputs[v] = @bitCast(load64(x + v * 64));
+                if (!dot.expands and vector == 0 and k & 63 == 0) inline for (0..rows) |r| fetch(weights + (rows + r) * row_bytes + k);
+                inline for (0..4 * words_per_quad) |q| {
+                    var lanes: [vectors]V16 = undefined;
+                    inline for (0..vectors) |v| lanes[v] = @bitCast(load64(x + v * 64));
                     inline for (0..rows) |r| {
-                        const w: V16 = @splat(@bitCast(quad(weights + r * cols + k + q * 4)));
-                        inline for (0..vectors) |v| acc[r][v] = dot.dot(acc[r][v], inputs[v], w);
+                        const w: V16 = @splat(@bitCast(quad(weights + r * row_bytes + k + q * 4)));
+                        inline for (0..vectors) |v| acc[r][v] = if (dot.expands) dot.dot16(acc[r][v], lanes[v], w) else dot.dot(acc[r][v], lanes[v], w);
                     }
-                    x += stride;
+                    x += lane_bytes;
                 }
             }
             const shift: @Vector(16, u5) = @splat(@intCast(if (term == .narrow) op.shift + op.perturb_shift else op.shift));
             const scale: @Vector(16, u5) = @splat(@intCast(op.perturb_shift));
-            if (term != .clean) inline for (0..vectors / 2) |pair| {
-                const group = vector / 2 + pair;
-                const a = op.a + group * op.a_stride + row * pair_lanes;
-                const plus = load16(op.dots + group * group_lanes);
-                const minus = load16(op.dots + group * group_lanes + pair_lanes);
+            if (term != .clean) inline for (0..vectors) |v| {
+                const a = op.a + (vector + v) / 2 * op.a_stride + row * pair_lanes;
+                const dots = load16(op.dots + (vector + v) * 16);
                 fetch(a + 2 * rows * pair_lanes);
                 inline for (0..rows) |r| {
                     const factor: V16 = @as(@Vector(16, i8), a[r * pair_lanes ..][0..pair_lanes].*);
                     if (term == .narrow) {
                         // A for the dot's low byte, A * 256 for the rest.
                         const both = (factor & @as(V16, @splat(0xffff))) | factor << @splat(24);
-                        acc[r][2 * pair] = dot.dot16(acc[r][2 * pair] << scale, plus, both);
-                        acc[r][2 * pair + 1] = dot.dot16(acc[r][2 * pair + 1] << scale, minus, both);
+                        acc[r][v] = dot.dot16(acc[r][v] << scale, dots, both);
                     } else {
-                        acc[r][2 * pair] +%= (plus *% factor) >> scale;
-                        acc[r][2 * pair + 1] +%= (minus *% factor) >> scale;
+                        acc[r][v] +%= (dots *% factor) >> scale;
                     }
                 }
             };
@@ -240,18 +284,19 @@ pub fn Kernels(comptime dot: type) type {
                         acc[4 * r4 + 2][v] >> shift,
                         acc[4 * r4 + 3][v] >> shift,
                     ));
-                    store64(op.out + (row / 4 + r4) * stride + (vector + v) * 64, stored(@max(packed_rows, @as(S64, @splat(-127)))));
+                    store64(op.out + (row / 4 + r4) * lane_bytes + (vector + v) * 64, stored(@max(packed_rows, @as(S64, @splat(-127)))));
                 }
             }
         }
 
         /// Whether the sum of products fits 32 bits when scaled by 2^s, and the rank-one factors 16: then
-        /// floor((sum + floor(dot * A / 2^s)) / 2^q) = floor((sum * 2^s + dot * A) / 2^(s+q)). The last addition saturates
-        /// where it would overflow, and such a value is clipped to the same side in any case.
+        /// floor((sum + floor(dot * A / 2^s)) / 2^q) = floor((sum * 2^s + dot * A) / 2^(s+q)). Where the last
+        /// addition saturates, it need not fit: such a value is clipped to the same side in any case.
         fn fitsNarrow(op: *const ops.Matmul) bool {
-            const sum = @as(u64, op.cols) * 127 * 127 << @intCast(op.perturb_shift);
+            const products = @as(u64, op.cols) * 127 * 127 << @intCast(op.perturb_shift);
+            const rank_one = if (dot.dot16_saturates) 0 else @as(u64, op.cols) * 127 * noise_max * noise_max;
             const high = @as(u64, op.cols) * 127 * noise_max >> 8;
-            return sum < 1 << 31 and high < 1 << 15 and op.shift + op.perturb_shift <= 24;
+            return products + rank_one < 1 << 31 and high < 1 << 15 and op.shift + op.perturb_shift <= 24;
         }
 
         /// A dot as two 16-bit factors: its low byte, unsigned, in the low half; the rest in the high half.

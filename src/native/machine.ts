@@ -6,11 +6,15 @@ import { call, emptyRecord, emptyWord, pack, unpack } from "./abi.ts";
 /** CPU tiers by their number in kernels/cpu.zig, with what each asks of the machine. */
 export const tiers = [
   { name: "scalar", needs: [] },
+  { name: "avx2", needs: ["avx2", "bmi2", "fma"] },
+  { name: "avxvnni", needs: ["avx2", "bmi2", "fma", "avx_vnni"] },
   { name: "avx512vnni", needs: ["avx2", "bmi2", "fma", "avx512", "avx512vnni"] },
+  { name: "neon", needs: ["neon"] },
+  { name: "dotprod", needs: ["neon", "dotprod"] },
 ] as const;
 
 /** CPU features by their bit in kernels/cpu.zig. */
-const features = ["avx2", "bmi2", "fma", "avx512", "avx512vnni", "avx_vnni", "avx512_bf16", "dotprod", "i8mm"] as const;
+const features = ["avx2", "bmi2", "fma", "avx512", "avx512vnni", "avx_vnni", "avx512_bf16", "neon", "dotprod"] as const;
 
 export type TierName = (typeof tiers)[number]["name"];
 
@@ -39,7 +43,7 @@ export function machine(): Machine {
     best: tiers[info.best]!.name,
     tiers: tiers.map(({ name, needs }, bit) => {
       const available = ((info.available >>> bit) & 1) === 1;
-      const missing = needs.filter((feature) => !found.includes(feature));
+      const missing = (needs as readonly (typeof features)[number][]).filter((feature) => !found.includes(feature));
       const reason = available ? "" : ((info.built >>> bit) & 1) === 0 ? `not built for ${process.arch}` : `this CPU or system lacks ${missing.join(", ")}`;
       return { name, available, reason };
     }),
