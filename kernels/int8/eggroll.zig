@@ -13,6 +13,8 @@ const pair_lanes = layout.pair_lanes;
 const group_lanes = layout.group_lanes;
 const Counter = std.atomic.Value(u32);
 
+/// Noise of the whole population that is kept from the forward pass to the update; above this it is made twice.
+const resident_noise_max = 256 << 20;
 /// Above this the states of the step before are not kept, and a running step cannot be cancelled.
 const spare_states_max = 64 << 20;
 
@@ -40,13 +42,14 @@ pub const Trainer = struct {
     states: []align(64) i8,
     /// Where a step writes the new states: `states` itself where memory is scarce.
     next_states: []align(64) i8,
-    /// [groups] blocks of model.noise_bytes.
+    /// [groups] blocks of model.noise_bytes; empty where that is too much, and then workers make their own.
     noise: []align(64) u8,
     /// Integer losses in 1/16 bit, summed over the sequence: [2 * pairs].
     losses: []align(64) i32,
     /// sign(loss- - loss+): [groups * 16], 0 past the last pair.
     fitness: []align(64) i8,
     workers: []Worker,
+    worker_count: usize,
     blocks: []Block,
     next_panel: Counter align(std.atomic.cache_line),
     next_block: Counter align(std.atomic.cache_line),
@@ -54,7 +57,13 @@ pub const Trainer = struct {
     done: Counter align(std.atomic.cache_line),
     changed: std.atomic.Value(u64),
 
-    const Worker = struct { panel: forward.Panel, scratch: []align(64) u8 };
+    const Worker = struct {
+        panel: forward.Panel,
+        scratch: []align(64) u8,
+        votes: []align(64) i32,
+        /// Noise of one panel, or of one matrix for one pass of the update; empty where the population's is kept.
+        noise: []align(64) u8,
+    };
     /// Some rows of one matrix, for the update.
     const Block = struct { matrix: u32, row: u32, rows: u32 };
 
@@ -62,9 +71,34 @@ pub const Trainer = struct {
     pub fn bytesNeeded(model: *const Model, shape: Shape, threads: u32) usize {
         const groups = groupsOf(shape.pairs);
         const states = stateBytes(model, shape);
-        return (if (states <= spare_states_max) 2 * states else states) +
-            groups * model.noise_bytes + @as(usize, shape.pairs) * (shape.sequence + 1) + groups * group_lanes * 5 +
-            threads * (ops.updateScratchBytes() + forward.Panel.bytesNeeded(model, panelGroups(shape, threads)));
+        const own = workerBytes(model, shape, threads);
+        return (if (states <= spare_states_max) 2 * states else states) + residentNoise(model, shape) +
+            @as(usize, shape.pairs) * (shape.sequence + 1) + @as(usize, groups) * group_lanes * 5 +
+            threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes + forward.Panel.bytesNeeded(model, panelGroups(shape, threads)));
+    }
+
+    fn residentNoise(model: *const Model, shape: Shape) usize {
+        const bytes = @as(usize, groupsOf(shape.pairs)) * model.noise_bytes;
+        return if (bytes <= resident_noise_max) bytes else 0;
+    }
+
+    /// What a worker has of its own: bytes of noise, and votes for more pairs than one pass takes.
+    fn workerBytes(model: *const Model, shape: Shape, threads: u32) struct { noise: usize, votes: usize } {
+        var widest: usize = 0;
+        var largest: usize = 0;
+        for (model.matrices) |matrix| {
+            widest = @max(widest, layout.alignUp(matrix.cols, ops.update_cols));
+            largest = @max(largest, noiseBytes(matrix));
+        }
+        return .{
+            .noise = if (residentNoise(model, shape) != 0) 0 else @max(panelGroups(shape, threads) * model.noise_bytes, ops.update_groups * largest),
+            .votes = if (groupsOf(shape.pairs) <= ops.update_groups) 0 else ops.update_rows * widest,
+        };
+    }
+
+    /// Noise of one matrix for one group: A, B and the sums of B lie together.
+    fn noiseBytes(matrix: layout.Matrix) usize {
+        return matrix.noise_b_sums + pair_lanes * @sizeOf(i32) - matrix.noise_a;
     }
 
     pub fn init(trainer: *Trainer, model: *Model, kernels: *const ops.Table, pool: *Pool, shape: Shape) error{OutOfMemory}!void {
@@ -96,6 +130,7 @@ pub const Trainer = struct {
             .losses = &.{},
             .fitness = &.{},
             .workers = &.{},
+            .worker_count = 0,
             .blocks = try blocks.toOwnedSlice(gpa),
             .next_panel = .init(0),
             .next_block = .init(0),
@@ -106,33 +141,33 @@ pub const Trainer = struct {
         trainer.batch = try os.allocate(u8, @as(usize, shape.pairs) * (shape.sequence + 1));
         trainer.states = try os.allocate(i8, states);
         trainer.next_states = if (states <= spare_states_max) try os.allocate(i8, states) else trainer.states;
-        trainer.noise = try os.allocate(u8, groups * model.noise_bytes);
+        trainer.noise = try os.allocate(u8, residentNoise(model, shape));
         trainer.losses = try os.allocate(i32, 2 * @as(usize, shape.pairs));
         trainer.fitness = try os.allocate(i8, groups * pair_lanes);
+        const own = workerBytes(model, shape, threads);
         const workers = try gpa.alloc(Worker, threads);
+        trainer.worker_count = threads;
         for (workers, 0..) |*worker, i| {
-            errdefer {
-                for (workers[0..i]) |*earlier| freeWorker(earlier);
-                gpa.free(workers);
-            }
+            trainer.workers = workers[0..i];
+            worker.* = .{ .panel = undefined, .scratch = &.{}, .votes = &.{}, .noise = &.{} };
             try worker.panel.init(model, trainer.panel_groups);
-            errdefer worker.panel.deinit();
-            worker.scratch = try os.allocate(u8, ops.updateScratchBytes());
+            trainer.workers = workers[0 .. i + 1];
+            worker.scratch = try os.allocate(u8, ops.update_scratch_bytes);
+            worker.votes = try os.allocate(i32, own.votes);
+            worker.noise = try os.allocate(u8, own.noise);
         }
-        trainer.workers = workers;
     }
 
     pub fn deinit(trainer: *Trainer) void {
         if (trainer.next_states.ptr != trainer.states.ptr) os.free(trainer.next_states);
         inline for (.{ "batch", "states", "noise", "losses", "fitness" }) |name| os.free(@field(trainer, name));
-        for (trainer.workers) |*worker| freeWorker(worker);
-        std.heap.page_allocator.free(trainer.workers);
+        for (trainer.workers) |*worker| {
+            worker.panel.deinit();
+            inline for (.{ "scratch", "votes", "noise" }) |name| os.free(@field(worker, name));
+        }
+        // `init` may have failed half-way: the slice is as long as it came, the memory as long as was asked for.
+        std.heap.page_allocator.free(trainer.workers.ptr[0..trainer.worker_count]);
         std.heap.page_allocator.free(trainer.blocks);
-    }
-
-    fn freeWorker(worker: *Worker) void {
-        worker.panel.deinit();
-        os.free(worker.scratch);
     }
 
     fn groupsOf(pairs: u32) u32 {
@@ -206,12 +241,11 @@ pub const Trainer = struct {
         panel.h_bytes = layout.activationBytes(model.shape.hidden, panel.groups);
         const lanes = panel.groups * group_lanes;
         const stride = trainer.shape.sequence + 1;
-        const noise: forward.Noise = .{
-            .block = trainer.noise.ptr + first_group * model.noise_bytes,
-            .stride = model.noise_bytes,
-            .perturb_shift = trainer.shape.perturb_shift,
-        };
-        for (first_group..first_group + panel.groups) |group| trainer.fillNoise(group);
+        const blocks = if (trainer.noise.len != 0) trainer.noise[first_group * model.noise_bytes ..] else worker.noise;
+        const noise: forward.Noise = .{ .block = blocks.ptr, .stride = model.noise_bytes, .perturb_shift = trainer.shape.perturb_shift };
+        for (0..panel.groups) |g| {
+            for (model.matrices) |matrix| trainer.fillNoise(matrix, first_group + g, blocks.ptr + g * model.noise_bytes + matrix.noise_a);
+        }
 
         // Lanes past the last pair repeat it: they are computed and forgotten.
         var streams: [forward.max_lanes]usize = undefined;
@@ -254,18 +288,16 @@ pub const Trainer = struct {
         }
     }
 
-    fn fillNoise(trainer: *Trainer, group: usize) void {
-        const block = trainer.noise.ptr + group * trainer.model.noise_bytes;
-        for (trainer.model.matrices) |matrix| {
-            trainer.kernels.noise_fill(&.{
-                .seed = trainer.seed +% @as(u32, @intCast(group * pair_lanes)) +% matrix.seed_offset,
-                .rows = matrix.rows,
-                .cols = matrix.cols,
-                .a = @ptrCast(block + matrix.noise_a),
-                .b = @ptrCast(block + matrix.noise_b),
-                .b_sums = @ptrCast(@alignCast(block + matrix.noise_b_sums)),
-            });
-        }
+    /// Makes one matrix's noise for one group of pairs, with A at `out` and the rest behind it.
+    fn fillNoise(trainer: *Trainer, matrix: layout.Matrix, group: usize, out: [*]u8) void {
+        trainer.kernels.noise_fill(&.{
+            .seed = trainer.seed +% @as(u32, @intCast(group * pair_lanes)) +% matrix.seed_offset,
+            .rows = matrix.rows,
+            .cols = matrix.cols,
+            .a = @ptrCast(out),
+            .b = @ptrCast(out + matrix.noise_b - matrix.noise_a),
+            .b_sums = @ptrCast(@alignCast(out + matrix.noise_b_sums - matrix.noise_a)),
+        });
     }
 
     /// Fitness of every pair: only the sign of the difference counts.
@@ -278,21 +310,32 @@ pub const Trainer = struct {
 
     fn updateBlock(trainer: *Trainer, worker: *Worker, block: Block) void {
         const matrix = trainer.model.matrices[block.matrix];
-        var op: ops.Update = .{
-            .weights = trainer.model.weights.ptr + matrix.weights + @as(usize, block.row) * matrix.cols,
-            .offsets = trainer.model.offsets.ptr + matrix.offsets + block.row,
-            .a = @ptrCast(trainer.noise.ptr + matrix.noise_a + @as(usize, block.row) * pair_lanes),
-            .b = @ptrCast(trainer.noise.ptr + matrix.noise_b),
-            .noise_stride = trainer.model.noise_bytes,
-            .fitness = trainer.fitness.ptr,
-            .scratch = worker.scratch.ptr,
-            .rows = block.rows,
-            .cols = matrix.cols,
-            .groups = trainer.groups,
-            .threshold = trainer.shape.threshold,
-            .changed = 0,
-        };
-        trainer.kernels.update(&op);
-        _ = trainer.changed.fetchAdd(op.changed, .monotonic);
+        const resident = trainer.noise.len != 0;
+        var first: u32 = 0;
+        while (first < trainer.groups) : (first += ops.update_groups) {
+            const groups = @min(ops.update_groups, trainer.groups - first);
+            const stride = if (resident) trainer.model.noise_bytes else noiseBytes(matrix);
+            const noise = if (resident) trainer.noise.ptr + first * stride + matrix.noise_a else worker.noise.ptr;
+            if (!resident) for (0..groups) |g| trainer.fillNoise(matrix, first + g, noise + g * stride);
+            var op: ops.Update = .{
+                .weights = trainer.model.weights.ptr + matrix.weights + @as(usize, block.row) * matrix.cols,
+                .offsets = trainer.model.offsets.ptr + matrix.offsets + block.row,
+                .a = @ptrCast(noise + @as(usize, block.row) * pair_lanes),
+                .b = @ptrCast(noise + matrix.noise_b - matrix.noise_a),
+                .noise_stride = stride,
+                .fitness = trainer.fitness.ptr + first * pair_lanes,
+                .scratch = worker.scratch.ptr,
+                .votes = worker.votes.ptr,
+                .rows = block.rows,
+                .cols = matrix.cols,
+                .groups = groups,
+                .threshold = trainer.shape.threshold,
+                .first = @intFromBool(first == 0),
+                .last = @intFromBool(first + groups == trainer.groups),
+                .changed = 0,
+            };
+            trainer.kernels.update(&op);
+            _ = trainer.changed.fetchAdd(op.changed, .monotonic);
+        }
     }
 };

@@ -190,10 +190,13 @@ test "update" {
         .noise_stride = 0,
         .fitness = &fitness,
         .scratch = undefined,
+        .votes = undefined,
         .rows = case.rows,
         .cols = case.cols,
         .groups = 1,
         .threshold = case.threshold,
+        .first = 1,
+        .last = 1,
         .changed = 0,
     };
     kernels.update(&op);

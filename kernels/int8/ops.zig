@@ -93,8 +93,9 @@ pub const NoiseFill = extern struct {
     b_sums: [*]i32, // [16]
 };
 
-/// One block of rows of one matrix: votes[r][k] = sum_p fitness[p] * A[r][p] * B[k][p];
-/// vote > threshold and W < 127: W + 1; vote < -threshold and W > -127: W - 1. Row offsets follow.
+/// One block of rows of one matrix, for some of the pairs: votes[r][k] += sum_p fitness[p] * A[r][p] * B[k][p], from zero
+/// where these are the `first` pairs. After the `last`: vote > threshold and W < 127: W + 1; vote < -threshold and
+/// W > -127: W - 1; the rows' offsets follow.
 pub const Update = extern struct {
     weights: [*]i8, // first row of the block, (rows, cols)
     offsets: [*]i32, // (rows)
@@ -102,25 +103,25 @@ pub const Update = extern struct {
     b: [*]const i8, // [cols/4][16][4]
     noise_stride: usize, // bytes from one group to the next
     fitness: [*]const i8, // [groups * 16]
-    scratch: [*]align(64) u8, // updateScratchBytes()
-    rows: u32, // at most update_rows
+    scratch: [*]align(64) u8, // update_scratch_bytes
+    votes: [*]align(64) i32, // [rows][cols rounded up to 64], for more than one pass
+    rows: u32, // at most update_rows, multiple of 4
     cols: u32, // multiple of 16
-    groups: u32,
+    groups: u32, // at most update_groups
     threshold: i32,
+    first: u32,
+    last: u32,
     changed: u32, // out: weights that moved
 };
 
 /// Rows of one update block: enough to pay for re-laying B, few enough to share out.
 pub const update_rows = 128;
-/// Pairs of one pass over an update block; more pairs are summed in int32 over several passes.
-pub const update_pairs = 512;
-/// Columns of one pass over an update block.
+/// Groups of one pass: what stays in the L1 cache, and keeps sums of any fitness within int32.
+pub const update_groups = 32;
+/// Columns that a pass works on at a time.
 pub const update_cols = 64;
-
-pub fn updateScratchBytes() usize {
-    // A * fitness [rows][pairs], B [pairs/4][cols][4], votes i32 [rows][cols]
-    return update_rows * update_pairs + update_pairs * update_cols + update_rows * update_cols * 4;
-}
+/// A * fitness [rows][pairs] and B [pairs/4][64][4].
+pub const update_scratch_bytes = (update_rows + update_cols) * update_groups * layout.pair_lanes;
 
 /// out[lane] = row tokens[lane] of the embedding.
 pub const Embed = extern struct {

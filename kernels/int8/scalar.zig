@@ -200,14 +200,19 @@ fn noiseFill(op: *const ops.NoiseFill) callconv(.c) void {
 
 fn update(op: *ops.Update) callconv(.c) void {
     op.changed = 0;
+    const padded = layout.alignUp(op.cols, ops.update_cols);
     for (0..op.rows) |r| {
         for (0..op.cols) |k| {
-            var vote: i32 = 0;
+            var vote: i32 = if (op.first != 0) 0 else op.votes[r * padded + k];
             for (0..op.groups) |group| {
                 const a = op.a + group * op.noise_stride + r * pair_lanes;
                 const b = op.b + group * op.noise_stride + (k >> 2) * pair_lanes * 4 + (k & 3);
                 const fitness = op.fitness + group * pair_lanes;
                 for (0..pair_lanes) |lane| vote += @as(i32, fitness[lane]) * a[lane] * b[lane * 4];
+            }
+            if (op.last == 0) {
+                op.votes[r * padded + k] = vote;
+                continue;
             }
             const weight = &op.weights[r * op.cols + k];
             const change: i8 = if (vote > op.threshold and weight.* < 127) 1 else if (vote < -op.threshold and weight.* > -127) -1 else 0;

@@ -294,11 +294,13 @@ test "loss" {
 test "update" {
     try everyTier(struct {
         fn case(table: *const ops.Table, random: std.Random) !void {
-            const scratch = try gpa.alignedAlloc(u8, .@"64", ops.updateScratchBytes());
+            const scratch = try gpa.alignedAlloc(u8, .@"64", ops.update_scratch_bytes);
             defer gpa.free(scratch);
             for (widths) |cols| for ([_]u32{ 16, 48, 128 }) |rows| for ([_]u32{ 1, 2, 4, 33, 70 }) |groups| {
                 if (groups > 4 and cols * rows > 80 * 48) continue;
                 const block = (rows + cols) * pair_lanes;
+                const votes = try gpa.alignedAlloc(i32, .@"64", rows * layout.alignUp(cols, ops.update_cols));
+                defer gpa.free(votes);
                 const noise = try randomI8(random, groups * block, -31, 31);
                 defer gpa.free(noise);
                 const fitness = try randomI8(random, groups * pair_lanes, -1, 1);
@@ -315,22 +317,29 @@ test "update" {
                 @memset(offsets, 5);
                 var changed: [2]u32 = undefined;
                 for ([_][]i8{ plain, tier }, [_]*const ops.Table{ &scalar.table, table }, 0..) |weights, kernels, side| {
-                    var op: ops.Update = .{
-                        .weights = weights.ptr,
-                        .offsets = offsets.ptr,
-                        .a = noise.ptr,
-                        .b = noise.ptr + rows * pair_lanes,
-                        .noise_stride = block,
-                        .fitness = fitness.ptr,
-                        .scratch = scratch.ptr,
-                        .rows = rows,
-                        .cols = cols,
-                        .groups = groups,
-                        .threshold = @intCast(160 * groups),
-                        .changed = 77,
-                    };
-                    kernels.update(&op);
-                    changed[side] = op.changed;
+                    changed[side] = 0;
+                    var first: u32 = 0;
+                    while (first < groups) : (first += ops.update_groups) {
+                        var op: ops.Update = .{
+                            .weights = weights.ptr,
+                            .offsets = offsets.ptr,
+                            .a = noise.ptr + first * block,
+                            .b = noise.ptr + first * block + rows * pair_lanes,
+                            .noise_stride = block,
+                            .fitness = fitness.ptr + first * pair_lanes,
+                            .scratch = scratch.ptr,
+                            .votes = votes.ptr,
+                            .rows = rows,
+                            .cols = cols,
+                            .groups = @min(ops.update_groups, groups - first),
+                            .threshold = @intCast(160 * groups),
+                            .first = @intFromBool(first == 0),
+                            .last = @intFromBool(first + ops.update_groups >= groups),
+                            .changed = 77,
+                        };
+                        kernels.update(&op);
+                        changed[side] += op.changed;
+                    }
                 }
                 try std.testing.expectEqualSlices(i8, plain, tier);
                 for (offsets, 0..) |offset, r| {

@@ -509,150 +509,124 @@ pub fn Kernels(comptime dot: type) type {
         }
 
         fn update(op: *ops.Update) callconv(.c) void {
-            const chunk_groups = ops.update_pairs / pair_lanes;
-            const last = (op.groups - 1) / chunk_groups;
+            const pairs = @as(usize, op.groups) * pair_lanes;
             const factors: [*]i8 = @ptrCast(op.scratch);
-            const inputs = op.scratch + ops.update_rows * ops.update_pairs;
-            const votes: [*]i32 = @ptrCast(@alignCast(inputs + ops.update_pairs * ops.update_cols));
-            var sums: [ops.update_rows]i32 = undefined;
+            const inputs = op.scratch + ops.update_rows * ops.update_groups * pair_lanes;
+            var starts: [ops.update_rows]i32 = undefined;
+            prepareFactors(op, factors, &starts);
             op.changed = 0;
-            if (last == 0) prepareFactors(op, 0, op.groups, factors, &sums);
             var col: usize = 0;
             while (col < op.cols) : (col += ops.update_cols) {
-                const vectors: usize = @min(ops.update_cols, op.cols - col) / 16;
-                for (0..last + 1) |chunk| {
-                    const first = chunk * chunk_groups;
-                    const groups: usize = @min(chunk_groups, op.groups - first);
-                    if (last != 0) prepareFactors(op, first, groups, factors, &sums);
-                    relayInputs(op, first, groups, col, vectors, inputs);
-                    const pass: Pass = .{
-                        .factors = factors,
-                        .inputs = inputs,
-                        .votes = votes,
-                        .sums = &sums,
-                        .pairs = groups * pair_lanes,
-                        .col = col,
-                        .first = chunk == 0,
-                        .last = chunk == last,
-                    };
-                    switch (vectors) {
-                        inline 1...4 => |n| vote(n, op, pass),
-                        else => unreachable,
+                relayInputs(op, col, inputs);
+                var row: usize = 0;
+                while (row < op.rows) : (row += 4) vote(op, row, col, pairs, factors, inputs, &starts);
+            }
+        }
+
+        /// factors[row][pair] = A * fitness, and what each row's sums start from: -bias * sum of its factors.
+        fn prepareFactors(op: *const ops.Update, factors: [*]i8, starts: *[ops.update_rows]i32) void {
+            const pairs = @as(usize, op.groups) * pair_lanes;
+            for (0..op.groups) |g| {
+                const fitness: @Vector(16, i8) = op.fitness[g * pair_lanes ..][0..16].*;
+                const signs: S64 = @bitCast([4]@Vector(16, i8){ fitness, fitness, fitness, fitness });
+                const minus = signs >> @splat(7);
+                const a: [*]const u8 = @ptrCast(op.a + g * op.noise_stride);
+                var r: usize = 0;
+                while (r < op.rows) : (r += 4) {
+                    const four_rows: S64 = @bitCast(load64(a + r * pair_lanes));
+                    const product = @select(i8, signs == @as(S64, @splat(0)), @as(S64, @splat(0)), (four_rows ^ minus) -% minus);
+                    const parts: [4]@Vector(16, i8) = @bitCast(product);
+                    inline for (parts, 0..) |part, i| {
+                        const out: *align(1) @Vector(16, i8) = @ptrCast(factors + (r + i) * pairs + g * pair_lanes);
+                        out.* = part;
                     }
                 }
             }
-        }
-
-        const Pass = struct {
-            factors: [*]const i8, // A * fitness: [rows][pairs]
-            inputs: [*]const u8, // B: [pairs/4][64 columns][4]
-            votes: [*]i32, // [rows][64]
-            sums: [*]const i32, // [rows]: sum of the row's factors
-            pairs: usize,
-            col: usize,
-            first: bool,
-            last: bool,
-        };
-
-        /// factors[row][pair] = A * fitness, and each row's sum, for groups first .. first + groups.
-        fn prepareFactors(op: *const ops.Update, first: usize, groups: usize, factors: [*]i8, sums: *[ops.update_rows]i32) void {
-            const pairs = groups * pair_lanes;
-            for (0..op.rows) |r| {
-                var sum: @Vector(16, i32) = @splat(0);
-                for (0..groups) |g| {
-                    const a: @Vector(16, i8) = op.a[(first + g) * op.noise_stride + r * pair_lanes ..][0..16].*;
-                    const fitness: @Vector(16, i8) = op.fitness[(first + g) * pair_lanes ..][0..16].*;
-                    const product = a *% fitness;
-                    sum += product;
-                    factors[r * pairs + g * pair_lanes ..][0..16].* = product;
+            if (dot.bias == 0) return;
+            const ones: V16 = @splat(0x01010101);
+            for (starts[0..op.rows], 0..) |*start, r| {
+                var sum: V16 = @splat(0);
+                var p: usize = 0;
+                while (p < pairs) : (p += 64) {
+                    const left = pairs - p;
+                    var rest: [64]i8 = @splat(0);
+                    if (left < 64) @memcpy(rest[0..left], factors[r * pairs + p ..][0..left]);
+                    const row: S64 = if (left < 64) rest else factors[r * pairs + p ..][0..64].*;
+                    sum = dot.dot(sum, ones, @bitCast(row));
                 }
-                sums[r] = @reduce(.Add, sum);
+                start.* = -%@reduce(.Add, sum) *% dot.bias;
             }
         }
 
-        /// B of columns col .. col + 16 * vectors from [cols/4][16 pairs][4] to [pairs/4][64][4 pairs].
-        fn relayInputs(op: *const ops.Update, first: usize, groups: usize, col: usize, vectors: usize, inputs: [*]u8) void {
+        /// B of 64 columns from [cols/4][16 pairs][4] to [pairs/4][4][16][4 pairs]: lane l of vector r is column 4l + r.
+        fn relayInputs(op: *const ops.Update, col: usize, inputs: [*]u8) void {
             const order = comptime blk: {
                 @setEvalBranchQuota(2000);
                 var indices: [64]i32 = undefined;
                 for (&indices, 0..) |*index, i| index.* = (i & ~@as(usize, 15)) + (i & 3) * 4 + ((i >> 2) & 3);
                 break :blk @as(@Vector(64, i32), indices);
             };
-            for (0..groups) |g| {
-                const b: [*]const u8 = @ptrCast(op.b + (first + g) * op.noise_stride + col / 4 * 64);
-                for (0..vectors * 4) |q| {
-                    const block: [64]u8 = @shuffle(u8, load64(b + q * 64) ^ bias64, undefined, order);
-                    inline for (0..4) |p| inputs[((g * 4 + p) * ops.update_cols + q * 4) * 4 ..][0..16].* = block[p * 16 ..][0..16].*;
-                }
+            const quads = @min(16, (op.cols - col) / 4);
+            for (0..op.groups) |g| {
+                const b: [*]const u8 = @ptrCast(op.b + g * op.noise_stride + col / 4 * 64);
+                var block: [16]U16 = @splat(@bitCast(bias64)); // columns past the last count as zero
+                for (block[0..quads], 0..) |*line, q| line.* = @bitCast(@shuffle(u8, load64(b + q * 64) ^ bias64, undefined, order));
+                transpose16(&block);
+                inline for (block, 0..) |line, i| store64(inputs + (g * 16 + i) * 64, @bitCast(line));
             }
         }
 
-        fn vote(comptime vectors: usize, op: *ops.Update, pass: Pass) void {
-            const rows = 4;
-            var row: usize = 0;
-            while (row < op.rows) : (row += rows) {
-                var acc: [rows][vectors]V16 = undefined;
-                inline for (0..rows) |r| {
-                    const start: V16 = if (dot.bias == 0) @splat(0) else @splat(-%(pass.sums[row + r] *% @as(i32, dot.bias)));
-                    inline for (0..vectors) |v| {
-                        acc[r][v] = if (pass.first) start else start +% load16(pass.votes + (row + r) * ops.update_cols + v * 16);
-                    }
+        /// Four rows by 64 columns, summed over all pairs of this pass.
+        inline fn vote(op: *ops.Update, row: usize, col: usize, pairs: usize, factors: [*]const i8, inputs: [*]const u8, starts: *const [ops.update_rows]i32) void {
+            const padded = layout.alignUp(op.cols, ops.update_cols);
+            var acc: [4][4]V16 = undefined;
+            inline for (0..4) |r| {
+                const start: V16 = if (dot.bias == 0) @splat(0) else @splat(starts[row + r]);
+                inline for (0..4) |v| {
+                    acc[r][v] = if (op.first != 0) start else start +% load16(op.votes + (row + r) * padded + col + v * 16);
                 }
-                if (pass.last) inline for (0..rows) |r| fetch(op.weights + (row + rows + r) * op.cols + pass.col);
-                var p: usize = 0;
-                while (p < pass.pairs) : (p += 4) {
-                    var inputs: [vectors]V16 = undefined;
-                    inline for (0..vectors) |v| inputs[v] = @bitCast(load64(pass.inputs + p * ops.update_cols + v * 64));
-                    inline for (0..rows) |r| {
-                        const factor: V16 = @splat(@bitCast(quad(pass.factors + (row + r) * pass.pairs + p)));
-                        inline for (0..vectors) |v| acc[r][v] = dot.dot(acc[r][v], inputs[v], factor);
-                    }
+            }
+            if (op.last != 0) inline for (0..4) |r| fetch(op.weights + (row + 4 + r) * op.cols + col);
+            var p: usize = 0;
+            while (p < pairs) : (p += 4) {
+                var lanes: [4]V16 = undefined;
+                inline for (0..4) |v| lanes[v] = @bitCast(load64(inputs + p * ops.update_cols + v * 64));
+                inline for (0..4) |r| {
+                    const factor: V16 = @splat(@bitCast(quad(factors + (row + r) * pairs + p)));
+                    inline for (0..4) |v| acc[r][v] = dot.dot(acc[r][v], lanes[v], factor);
                 }
-                inline for (0..rows) |r| {
-                    if (pass.last) {
-                        apply(vectors, op, row + r, pass.col, acc[r]);
-                    } else inline for (0..vectors) |v| {
-                        store16(pass.votes + (row + r) * ops.update_cols + v * 16, acc[r][v]);
-                    }
+            }
+            inline for (0..4) |r| {
+                if (op.last != 0) {
+                    apply(op, row + r, col, acc[r]);
+                } else inline for (0..4) |v| {
+                    store16(op.votes + (row + r) * padded + col + v * 16, acc[r][v]);
                 }
             }
         }
 
         /// Moves one row's weights by one where the vote passes the threshold.
-        inline fn apply(comptime vectors: usize, op: *ops.Update, row: usize, col: usize, votes: [vectors]V16) void {
-            const n = vectors * 16;
+        inline fn apply(op: *ops.Update, row: usize, col: usize, votes: [4]V16) void {
             const above: V16 = @splat(op.threshold);
             const below: V16 = @splat(-op.threshold);
-            var up: @Vector(n, i8) = undefined;
-            var down: @Vector(n, i8) = undefined;
-            if (vectors == 4) {
-                var up_mask: u64 = 0;
-                var down_mask: u64 = 0;
-                inline for (0..vectors) |v| {
-                    up_mask |= @as(u64, @as(u16, @bitCast(votes[v] > above))) << (16 * v);
-                    down_mask |= @as(u64, @as(u16, @bitCast(votes[v] < below))) << (16 * v);
-                }
-                up = @intFromBool(@as(@Vector(64, bool), @bitCast(up_mask)));
-                down = @intFromBool(@as(@Vector(64, bool), @bitCast(down_mask)));
-            } else {
-                var ups: [n]i8 = undefined;
-                var downs: [n]i8 = undefined;
-                inline for (0..vectors) |v| {
-                    ups[v * 16 ..][0..16].* = @as(@Vector(16, i8), @intFromBool(votes[v] > above));
-                    downs[v * 16 ..][0..16].* = @as(@Vector(16, i8), @intFromBool(votes[v] < below));
-                }
-                up = ups;
-                down = downs;
-            }
-            const weights: *align(1) @Vector(n, i8) = @ptrCast(op.weights + row * op.cols + col);
-            const before = weights.*;
-            const after = @max(before +| (up -% down), @as(@Vector(n, i8), @splat(-127)));
-            weights.* = after;
-            const raised = @popCount(@as(@Int(.unsigned, n), @bitCast(after > before)));
-            const lowered = @popCount(@as(@Int(.unsigned, n), @bitCast(after < before)));
-            op.offsets[row] -= (@as(i32, raised) - @as(i32, lowered)) * dot.bias;
-            op.changed += raised;
-            op.changed += lowered;
+            var beyond: [4]V16 = undefined;
+            inline for (&beyond, votes) |*b, v| b.* = v -% @max(@as(V16, @min(v, above)), below);
+            const excess: S64 = @bitCast(dot.pack4(beyond[0], beyond[1], beyond[2], beyond[3]));
+            const step = @max(@as(S64, @min(excess, @as(S64, @splat(1)))), @as(S64, @splat(-1)));
+            const weights = op.weights + row * op.cols + col;
+            const width = op.cols - col;
+            var edge: [64]i8 = @splat(0);
+            if (width < 64) @memcpy(edge[0..width], weights[0..width]);
+            const before: S64 = if (width < 64) edge else weights[0..64].*;
+            const after = @max(before +| step, @as(S64, @splat(-127)));
+            if (width < 64) {
+                edge = after;
+                @memcpy(weights[0..width], edge[0..width]);
+            } else @as(*align(1) S64, @ptrCast(weights)).* = after;
+            const raised: u32 = @popCount(@as(u64, @bitCast(after > before)));
+            const lowered: u32 = @popCount(@as(u64, @bitCast(after < before)));
+            op.offsets[row] -= (@as(i32, @intCast(raised)) - @as(i32, @intCast(lowered))) * dot.bias;
+            op.changed += raised + lowered;
         }
     };
 }
