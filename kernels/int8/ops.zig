@@ -120,8 +120,13 @@ pub const update_rows = 128;
 pub const update_groups = 32;
 /// Columns that a pass works on at a time.
 pub const update_cols = 64;
+/// Bytes from one row's factors to the next: an odd number of cache lines, or rows would fall on the same few sets.
+pub fn factorStride(groups: usize) usize {
+    return 64 * ((groups * layout.pair_lanes + 63) / 64 | 1);
+}
+pub const factor_stride_max = factorStride(update_groups);
 /// A * fitness [rows][pairs] and B [pairs/4][64][4].
-pub const update_scratch_bytes = (update_rows + update_cols) * update_groups * layout.pair_lanes;
+pub const update_scratch_bytes = update_rows * factor_stride_max + update_cols * update_groups * layout.pair_lanes;
 
 /// out[lane] = row tokens[lane] of the embedding.
 pub const Embed = extern struct {

@@ -509,9 +509,8 @@ pub fn Kernels(comptime dot: type) type {
         }
 
         fn update(op: *ops.Update) callconv(.c) void {
-            const pairs = @as(usize, op.groups) * pair_lanes;
             const factors: [*]i8 = @ptrCast(op.scratch);
-            const inputs = op.scratch + ops.update_rows * ops.update_groups * pair_lanes;
+            const inputs = op.scratch + ops.update_rows * ops.factor_stride_max;
             var starts: [ops.update_rows]i32 = undefined;
             prepareFactors(op, factors, &starts);
             op.changed = 0;
@@ -519,13 +518,14 @@ pub fn Kernels(comptime dot: type) type {
             while (col < op.cols) : (col += ops.update_cols) {
                 relayInputs(op, col, inputs);
                 var row: usize = 0;
-                while (row < op.rows) : (row += 4) vote(op, row, col, pairs, factors, inputs, &starts);
+                while (row < op.rows) : (row += 4) vote(op, row, col, factors, inputs, &starts);
             }
         }
 
         /// factors[row][pair] = A * fitness, and what each row's sums start from: -bias * sum of its factors.
         fn prepareFactors(op: *const ops.Update, factors: [*]i8, starts: *[ops.update_rows]i32) void {
             const pairs = @as(usize, op.groups) * pair_lanes;
+            const stride = ops.factorStride(op.groups);
             for (0..op.groups) |g| {
                 const fitness: @Vector(16, i8) = op.fitness[g * pair_lanes ..][0..16].*;
                 const signs: S64 = @bitCast([4]@Vector(16, i8){ fitness, fitness, fitness, fitness });
@@ -533,11 +533,12 @@ pub fn Kernels(comptime dot: type) type {
                 const a: [*]const u8 = @ptrCast(op.a + g * op.noise_stride);
                 var r: usize = 0;
                 while (r < op.rows) : (r += 4) {
+                    fetch(a + op.noise_stride + r * pair_lanes);
                     const four_rows: S64 = @bitCast(load64(a + r * pair_lanes));
                     const product = @select(i8, signs == @as(S64, @splat(0)), @as(S64, @splat(0)), (four_rows ^ minus) -% minus);
                     const parts: [4]@Vector(16, i8) = @bitCast(product);
                     inline for (parts, 0..) |part, i| {
-                        const out: *align(1) @Vector(16, i8) = @ptrCast(factors + (r + i) * pairs + g * pair_lanes);
+                        const out: *align(1) @Vector(16, i8) = @ptrCast(factors + (r + i) * stride + g * pair_lanes);
                         out.* = part;
                     }
                 }
@@ -550,8 +551,8 @@ pub fn Kernels(comptime dot: type) type {
                 while (p < pairs) : (p += 64) {
                     const left = pairs - p;
                     var rest: [64]i8 = @splat(0);
-                    if (left < 64) @memcpy(rest[0..left], factors[r * pairs + p ..][0..left]);
-                    const row: S64 = if (left < 64) rest else factors[r * pairs + p ..][0..64].*;
+                    if (left < 64) @memcpy(rest[0..left], factors[r * stride + p ..][0..left]);
+                    const row: S64 = if (left < 64) rest else factors[r * stride + p ..][0..64].*;
                     sum = dot.dot(sum, ones, @bitCast(row));
                 }
                 start.* = -%@reduce(.Add, sum) *% dot.bias;
@@ -570,15 +571,20 @@ pub fn Kernels(comptime dot: type) type {
             for (0..op.groups) |g| {
                 const b: [*]const u8 = @ptrCast(op.b + g * op.noise_stride + col / 4 * 64);
                 var block: [16]U16 = @splat(@bitCast(bias64)); // columns past the last count as zero
-                for (block[0..quads], 0..) |*line, q| line.* = @bitCast(@shuffle(u8, load64(b + q * 64) ^ bias64, undefined, order));
+                for (block[0..quads], 0..) |*line, q| {
+                    fetch(b + op.noise_stride + q * 64);
+                    line.* = @bitCast(@shuffle(u8, load64(b + q * 64) ^ bias64, undefined, order));
+                }
                 transpose16(&block);
                 inline for (block, 0..) |line, i| store64(inputs + (g * 16 + i) * 64, @bitCast(line));
             }
         }
 
         /// Four rows by 64 columns, summed over all pairs of this pass.
-        inline fn vote(op: *ops.Update, row: usize, col: usize, pairs: usize, factors: [*]const i8, inputs: [*]const u8, starts: *const [ops.update_rows]i32) void {
+        inline fn vote(op: *ops.Update, row: usize, col: usize, factors: [*]const i8, inputs: [*]const u8, starts: *const [ops.update_rows]i32) void {
             const padded = layout.alignUp(op.cols, ops.update_cols);
+            const pairs = @as(usize, op.groups) * pair_lanes;
+            const stride = ops.factorStride(op.groups);
             var acc: [4][4]V16 = undefined;
             inline for (0..4) |r| {
                 const start: V16 = if (dot.bias == 0) @splat(0) else @splat(starts[row + r]);
@@ -592,7 +598,7 @@ pub fn Kernels(comptime dot: type) type {
                 var lanes: [4]V16 = undefined;
                 inline for (0..4) |v| lanes[v] = @bitCast(load64(inputs + p * ops.update_cols + v * 64));
                 inline for (0..4) |r| {
-                    const factor: V16 = @splat(@bitCast(quad(factors + (row + r) * pairs + p)));
+                    const factor: V16 = @splat(@bitCast(quad(factors + (row + r) * stride + p)));
                     inline for (0..4) |v| acc[r][v] = dot.dot(acc[r][v], lanes[v], factor);
                 }
             }
