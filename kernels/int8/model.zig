@@ -86,7 +86,8 @@ pub const Model = struct {
             rows += matrix.rows;
         }
 
-        const weights = try os.allocate(i8, slab.used);
+        // Kernels that read a row 64 inputs at a time may read past the last one.
+        const weights = try os.allocate(i8, slab.used + 64);
         errdefer os.free(weights);
         model.* = .{
             .shape = shape,

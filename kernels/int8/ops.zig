@@ -137,6 +137,58 @@ pub const Embed = extern struct {
     groups: u32,
 };
 
+// One member by itself: activations are rows, [tokens][width padded to 64], inputs in lanes. Stored biased like panels,
+// but bytes past the width are raw zeros wherever a matrix product or a noise dot reads.
+
+/// Bytes of one row of `width` values.
+pub fn rowBytes(width: usize) usize {
+    return layout.alignUp(width, 64);
+}
+
+/// Matmul for one member: out[t][r] = clip((sum_k x[t][k] * W[r][k] + ((dots[t] * A[r]) >> perturb_shift)) >> shift).
+pub const RowsMatmul = extern struct {
+    x: [*]const u8, // [tokens][rowBytes(cols)]
+    weights: [*]const i8, // (rows, cols), readable 64 bytes past its end
+    offsets: [*]const i32, // (rows)
+    out: [*]u8, // [tokens][rowBytes(rows)]
+    tokens: u32,
+    rows: u32, // multiple of 16
+    cols: u32, // multiple of 16
+    shift: u32,
+    perturb_shift: u32,
+    perturbed: u32,
+    a: [*]const i8, // [rows]
+    dots: [*]const i32, // [tokens]
+};
+
+/// dots[t] = sign * sum_k x[t][k] * B[k].
+pub const RowsNoiseDot = extern struct {
+    x: [*]const u8, // [tokens][rowBytes(cols)]
+    b: [*]const i8, // [rowBytes(cols)]
+    dots: [*]i32, // [tokens]
+    tokens: u32,
+    cols: u32,
+    sign: i32,
+    b_sum: i32, // over the inputs
+};
+
+/// LayerNorm for one member.
+pub const RowsLayerNorm = extern struct {
+    x: [*]const u8, // [tokens][rowBytes(width)]
+    weight: [*]const i8, // (width)
+    out: [*]u8,
+    tokens: u32,
+    width: u32,
+};
+
+/// One token's loss: log2fix(sum_v EXP2[logit_v + 128]) - (logit_target + 128), in 1/16 bit.
+pub const RowsLoss = extern struct {
+    logits: [*]const u8, // [vocabulary]
+    vocabulary: u32,
+    target: u32,
+    loss: i32, // out
+};
+
 /// One tier's kernels. Pointers only: vectors never cross between objects compiled for different CPUs.
 pub const Table = extern struct {
     bias: u32,
@@ -151,4 +203,11 @@ pub const Table = extern struct {
     loss: *const fn (*const Loss) callconv(.c) void,
     noise_fill: *const fn (*const NoiseFill) callconv(.c) void,
     update: *const fn (*Update) callconv(.c) void,
+    rows_matmul: *const fn (*const RowsMatmul) callconv(.c) void,
+    rows_noise_dot: *const fn (*const RowsNoiseDot) callconv(.c) void,
+    rows_layer_norm: *const fn (*const RowsLayerNorm) callconv(.c) void,
+    /// ForgetGate and StateUpdate for one token of one member: buffers are [width], `groups` is unused.
+    row_forget_gate: *const fn (*const ForgetGate) callconv(.c) void,
+    row_state_update: *const fn (*const StateUpdate) callconv(.c) void,
+    rows_loss: *const fn (*RowsLoss) callconv(.c) void,
 };

@@ -18,6 +18,12 @@ pub const table: ops.Table = .{
     .loss = &loss,
     .noise_fill = &noiseFill,
     .update = &update,
+    .rows_matmul = &rowsMatmul,
+    .rows_noise_dot = &rowsNoiseDot,
+    .rows_layer_norm = &rowsLayerNorm,
+    .row_forget_gate = &rowForgetGate,
+    .row_state_update = &rowStateUpdate,
+    .rows_loss = &rowsLoss,
 };
 
 /// floor(16 * 2^(i/16)), i = 0..255: the weights of egg.c's integer softmax. Made at compile time.
@@ -220,4 +226,64 @@ fn update(op: *ops.Update) callconv(.c) void {
             op.changed += @abs(change);
         }
     }
+}
+
+fn signed(byte: u8) i32 {
+    return @as(i8, @bitCast(byte));
+}
+
+fn rowsMatmul(op: *const ops.RowsMatmul) callconv(.c) void {
+    for (0..op.tokens) |t| {
+        const x = op.x + t * ops.rowBytes(op.cols);
+        for (0..op.rows) |r| {
+            var sum: i32 = 0;
+            for (x[0..op.cols], op.weights[r * op.cols ..][0..op.cols]) |input, w| sum += signed(input) * w;
+            if (op.perturbed != 0) sum += (op.dots[t] * op.a[r]) >> @intCast(op.perturb_shift);
+            op.out[t * ops.rowBytes(op.rows) + r] = @bitCast(clip(sum >> @intCast(op.shift)));
+        }
+    }
+}
+
+fn rowsNoiseDot(op: *const ops.RowsNoiseDot) callconv(.c) void {
+    for (0..op.tokens) |t| {
+        var sum: i32 = 0;
+        for (op.x[t * ops.rowBytes(op.cols) ..][0..op.cols], op.b[0..op.cols]) |input, b| sum += signed(input) * b;
+        op.dots[t] = op.sign * sum;
+    }
+}
+
+fn rowsLayerNorm(op: *const ops.RowsLayerNorm) callconv(.c) void {
+    for (0..op.tokens) |t| {
+        const x = op.x[t * ops.rowBytes(op.width) ..][0..op.width];
+        var sum: i32 = 0;
+        for (x) |value| sum += @intCast(@abs(signed(value)));
+        const mean = @max(1, @divTrunc(sum, @as(i32, @intCast(op.width))));
+        for (x, op.weight[0..op.width], op.out[t * ops.rowBytes(op.width) ..][0..op.width]) |value, weight, *out| {
+            out.* = @bitCast(clip(@divTrunc(signed(value) * weight, mean)));
+        }
+    }
+}
+
+fn rowForgetGate(op: *const ops.ForgetGate) callconv(.c) void {
+    for (0..op.width) |k| {
+        const f = clip(clip(signed(op.a[k]) + signed(op.b[k])) + @as(i32, op.bias[k]));
+        op.f[k] = @bitCast(f);
+        op.g[k] = @bitCast(@as(i8, @intCast(((@as(i32, f) + 127) * signed(op.h[k])) >> 8)));
+    }
+}
+
+fn rowStateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
+    for (0..op.width) |k| {
+        const c = clip(clip(signed(op.a[k]) + signed(op.b[k])) + @as(i32, op.bias[k]));
+        const before = signed(op.h[k]);
+        const h = clip(before + (((signed(op.f[k]) + 127) * (c - before)) >> 8));
+        op.h[k] = @bitCast(h);
+        op.out[k] = @bitCast(clip(h + signed(op.residual[k])));
+    }
+}
+
+fn rowsLoss(op: *ops.RowsLoss) callconv(.c) void {
+    var z: i32 = 0;
+    for (op.logits[0..op.vocabulary]) |logit| z += exp2_table[@intCast(signed(logit) + 128)];
+    op.loss = log2fix(z) - (signed(op.logits[op.target]) + 128);
 }

@@ -352,3 +352,126 @@ test "update" {
         }
     }.case);
 }
+
+/// Rows of one member: [tokens][rowBytes(width)], raw zeros past the width.
+fn initRows(tokens: usize, width: usize, bias: u8, random: std.Random, style: Style) !Both {
+    const both: Both = try .init(tokens * ops.rowBytes(width), 0);
+    for (0..tokens) |t| for (0..width) |k| {
+        const at = t * ops.rowBytes(width) + k;
+        both.plain[at] = @bitCast(value(random, style));
+        both.tier[at] = both.plain[at] ^ bias;
+    };
+    return both;
+}
+
+fn expectSameRows(both: Both, tokens: usize, width: usize, bias: u8) !void {
+    for (0..tokens) |t| for (0..ops.rowBytes(width)) |k| {
+        const at = t * ops.rowBytes(width) + k;
+        try std.testing.expectEqual(both.plain[at], both.tier[at] ^ if (k < width) bias else 0);
+    };
+}
+
+test "rows: matrix products and noise dots" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            const bias: u8 = @intCast(table.bias);
+            for (widths) |cols| for ([_]u32{ 16, 48, 128 }) |rows| for ([_]u32{ 1, 2, 3, 8 }) |tokens| for (styles) |style| {
+                const x = try initRows(tokens, cols, bias, random, style);
+                defer x.deinit();
+                const out = try initRows(tokens, rows, bias, random, .zero);
+                defer out.deinit();
+                const weights = try randomI8(random, rows * cols + 64, -127, 127);
+                defer gpa.free(weights);
+                const offsets = try gpa.alloc(i32, rows);
+                defer gpa.free(offsets);
+                for (offsets, 0..) |*offset, r| {
+                    offset.* = 0;
+                    for (weights[r * cols ..][0..cols]) |w| offset.* -= w * @as(i32, bias);
+                }
+                const noise = try randomI8(random, rows + ops.rowBytes(cols), -31, 31);
+                defer gpa.free(noise);
+                @memset(noise[rows + cols ..], 0);
+                var b_sum: i32 = 0;
+                for (noise[rows..]) |b| b_sum += b;
+                for ([_]u32{ 0, 1 }) |perturbed| {
+                    var dots: [2][8]i32 = undefined;
+                    for ([_]Both{ x, out }, 0..) |_, side| {
+                        const kernels = if (side == 0) &scalar.table else table;
+                        const input = if (side == 0) x.plain.ptr else x.tier.ptr;
+                        kernels.rows_noise_dot(&.{ .x = input, .b = noise.ptr + rows, .dots = &dots[side], .tokens = tokens, .cols = cols, .sign = -1, .b_sum = b_sum });
+                        kernels.rows_matmul(&.{
+                            .x = input,
+                            .weights = weights.ptr,
+                            .offsets = offsets.ptr,
+                            .out = if (side == 0) out.plain.ptr else out.tier.ptr,
+                            .tokens = tokens,
+                            .rows = rows,
+                            .cols = cols,
+                            .shift = 8,
+                            .perturb_shift = 8,
+                            .perturbed = perturbed,
+                            .a = noise.ptr,
+                            .dots = &dots[side],
+                        });
+                    }
+                    try std.testing.expectEqualSlices(i32, dots[0][0..tokens], dots[1][0..tokens]);
+                    try expectSameRows(out, tokens, rows, bias);
+                }
+            };
+        }
+    }.case);
+}
+
+test "rows: layer norm, gates, loss" {
+    try everyTier(struct {
+        fn case(table: *const ops.Table, random: std.Random) !void {
+            const bias: u8 = @intCast(table.bias);
+            for (widths ++ [_]u32{4096}) |width| for (styles) |style| for (styles) |weight_style| {
+                const tokens = 3;
+                const weight = try gpa.alloc(i8, width);
+                defer gpa.free(weight);
+                for (weight) |*w| w.* = value(random, weight_style);
+                const x = try initRows(tokens, width, bias, random, style);
+                defer x.deinit();
+                const out = try initRows(tokens, width, bias, random, .any);
+                defer out.deinit();
+                scalar.table.rows_layer_norm(&.{ .x = x.plain.ptr, .weight = weight.ptr, .out = out.plain.ptr, .tokens = tokens, .width = width });
+                table.rows_layer_norm(&.{ .x = x.tier.ptr, .weight = weight.ptr, .out = out.tier.ptr, .tokens = tokens, .width = width });
+                try expectSameRows(out, tokens, width, bias);
+
+                var buffers: [7]Both = undefined;
+                for (&buffers) |*buffer| buffer.* = try initRows(1, width, bias, random, style);
+                defer for (buffers) |buffer| buffer.deinit();
+                const a, const b, const h, const f, const g, const residual, const sum = buffers;
+                const sides = [2][7][*]u8{
+                    .{ a.plain.ptr, b.plain.ptr, h.plain.ptr, f.plain.ptr, g.plain.ptr, residual.plain.ptr, sum.plain.ptr },
+                    .{ a.tier.ptr, b.tier.ptr, h.tier.ptr, f.tier.ptr, g.tier.ptr, residual.tier.ptr, sum.tier.ptr },
+                };
+                for ([_]*const ops.Table{ &scalar.table, table }, sides) |kernels, side| {
+                    kernels.row_forget_gate(&.{ .a = side[0], .b = side[1], .bias = weight.ptr, .h = side[2], .f = side[3], .g = side[4], .width = width, .groups = 0 });
+                    kernels.row_state_update(&.{
+                        .a = side[4],
+                        .b = side[1],
+                        .bias = weight.ptr,
+                        .f = side[3],
+                        .residual = side[5],
+                        .h = side[2],
+                        .out = side[6],
+                        .width = width,
+                        .groups = 0,
+                    });
+                }
+                for (buffers) |buffer| try expectSameRows(buffer, 1, width, bias);
+
+                if (width > 256) continue;
+                var losses: [2]i32 = undefined;
+                for ([_]*const ops.Table{ &scalar.table, table }, [_][]u8{ x.plain, x.tier }, &losses) |kernels, logits, *loss| {
+                    var op: ops.RowsLoss = .{ .logits = logits.ptr, .vocabulary = width, .target = width - 3, .loss = 0 };
+                    kernels.rows_loss(&op);
+                    loss.* = op.loss;
+                }
+                try std.testing.expectEqual(losses[0], losses[1]);
+            };
+        }
+    }.case);
+}

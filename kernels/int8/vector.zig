@@ -42,6 +42,44 @@ inline fn fetch(p: anytype) void {
     @prefetch(p, .{ .rw = .read, .locality = 3, .cache = .data });
 }
 
+/// The first n bytes, n = 16, 32, 48 or 64; raw zeros behind them.
+inline fn loadPart(p: anytype, n: usize) V64 {
+    const bytes: [*]const u8 = @ptrCast(p);
+    if (n == 64) return load64(bytes);
+    var part: [64]u8 = @splat(0);
+    @memcpy(part[0..n], bytes[0..n]);
+    return part;
+}
+
+inline fn storePart(p: [*]u8, v: V64, n: usize) void {
+    if (n == 64) return store64(p, v);
+    const part: [64]u8 = v;
+    @memcpy(p[0..n], part[0..n]);
+}
+
+/// Lane i of the result is the sum of vectors[i]'s lanes: four rounds of adding neighbours.
+inline fn sumEach(vectors: [16]V16) V16 {
+    var level = vectors;
+    inline for (.{ 1, 2, 4, 8 }) |distance| {
+        inline for (0..8 / distance) |i| {
+            const first, const second = .{ level[2 * i], level[2 * i + 1] };
+            level[i] = @shuffle(i32, first, second, neighbours(distance, 0)) +% @shuffle(i32, first, second, neighbours(distance, distance));
+        }
+    }
+    return level[0];
+}
+
+/// Lanes `shift`, ... of runs of `distance` lanes of the first vector, then of the second, in turn.
+fn neighbours(comptime distance: i32, comptime shift: i32) @Vector(16, i32) {
+    var indices: [16]i32 = undefined;
+    for (&indices, 0..) |*index, lane| {
+        const l: i32 = @intCast(lane);
+        const from = @divTrunc(l, 2 * distance) * 2 * distance + @mod(l, distance) + shift;
+        index.* = if (@mod(@divTrunc(l, distance), 2) == 0) from else ~from;
+    }
+    return indices;
+}
+
 /// Four consecutive int8 as one 32-bit word.
 inline fn quad(p: anytype) u32 {
     return @as(*align(1) const u32, @ptrCast(p)).*;
@@ -102,6 +140,12 @@ pub fn Kernels(comptime dot: type) type {
             .loss = &loss,
             .noise_fill = &noiseFill,
             .update = &update,
+            .rows_matmul = &rowsMatmul,
+            .rows_noise_dot = &rowsNoiseDot,
+            .rows_layer_norm = &rowsLayerNorm,
+            .row_forget_gate = &rowForgetGate,
+            .row_state_update = &rowStateUpdate,
+            .rows_loss = &rowsLoss,
         };
 
         const bias64: V64 = @splat(dot.bias);
@@ -366,16 +410,21 @@ pub fn Kernels(comptime dot: type) type {
                 inline for (0..vectors) |v| {
                     const at = (w * vectors + v) * 64;
                     const x = signed(load64(op.x + at));
-                    const magnitude: Half = @bitCast(@as(V64, @abs(x)));
-                    const q = [2]Half{
-                        dot.mulHigh(dot.mulHigh((magnitude & low) *% size4[0], magic[v]), factor[v]),
-                        dot.mulHigh(dot.mulHigh((magnitude >> @splat(8)) *% size4[1], magic[v]), factor[v]),
-                    };
-                    const y: S64 = @bitCast(atMost127(q[0]) | atMost127(q[1]) << @splat(8));
-                    const sign = (x ^ weight) >> @splat(7);
-                    store64(op.out + at, stored((y ^ sign) -% sign));
+                    store64(op.out + at, stored(normBlock(x, weight, size4, magic[v], factor[v])));
                 }
             }
+        }
+
+        /// clip(trunc(x * weight / m)), with |weight| * 4 in even and odd bytes and the reciprocal of m.
+        inline fn normBlock(x: S64, weight: S64, size4: [2]Half, magic: Half, factor: Half) S64 {
+            const magnitude: Half = @bitCast(@as(V64, @abs(x)));
+            const q = [2]Half{
+                dot.mulHigh(dot.mulHigh((magnitude & @as(Half, @splat(0xff))) *% size4[0], magic), factor),
+                dot.mulHigh(dot.mulHigh((magnitude >> @splat(8)) *% size4[1], magic), factor),
+            };
+            const y: S64 = @bitCast(atMost127(q[0]) | atMost127(q[1]) << @splat(8));
+            const sign = (x ^ weight) >> @splat(7);
+            return (y ^ sign) -% sign;
         }
 
         inline fn atMost127(q: Half) Half {
@@ -388,14 +437,29 @@ pub fn Kernels(comptime dot: type) type {
                 const shift: S64 = @bitCast(splat64(quad(op.bias + w * 4)));
                 for (0..vectors) |v| {
                     const at = (w * vectors + v) * 64;
-                    const f = clippedAdd(clippedAdd(signed(load64(op.a + at)), signed(load64(op.b + at))), shift);
-                    const h = signed(load64(op.h + at));
-                    const gate = openness(f);
-                    const g = [2]W32{ (gate[0] *% even(h)) >> @splat(8), (gate[1] *% odd(h)) >> @splat(8) };
-                    store64(op.f + at, stored(f));
-                    store64(op.g + at, stored(@bitCast(join(@bitCast(g[0]), @bitCast(g[1])))));
+                    const f, const g = forgetBlock(load64(op.a + at), load64(op.b + at), shift, load64(op.h + at));
+                    store64(op.f + at, f);
+                    store64(op.g + at, g);
                 }
             }
+        }
+
+        fn rowForgetGate(op: *const ops.ForgetGate) callconv(.c) void {
+            var k: usize = 0;
+            while (k < op.width) : (k += 64) {
+                const n = @min(64, op.width - k);
+                const f, const g = forgetBlock(loadPart(op.a + k, n), loadPart(op.b + k, n), @bitCast(loadPart(op.bias + k, n)), loadPart(op.h + k, n));
+                storePart(op.f + k, f, n);
+                storePart(op.g + k, g, n);
+            }
+        }
+
+        inline fn forgetBlock(a: V64, b: V64, shift: S64, state: V64) [2]V64 {
+            const f = clippedAdd(clippedAdd(signed(a), signed(b)), shift);
+            const h = signed(state);
+            const gate = openness(f);
+            const g = [2]W32{ (gate[0] *% even(h)) >> @splat(8), (gate[1] *% odd(h)) >> @splat(8) };
+            return .{ stored(f), stored(@bitCast(join(@bitCast(g[0]), @bitCast(g[1])))) };
         }
 
         /// f + 127 as 0..254, even and odd bytes.
@@ -410,18 +474,38 @@ pub fn Kernels(comptime dot: type) type {
                 const shift: S64 = @bitCast(splat64(quad(op.bias + w * 4)));
                 for (0..vectors) |v| {
                     const at = (w * vectors + v) * 64;
-                    const c = clippedAdd(clippedAdd(signed(load64(op.a + at)), signed(load64(op.b + at))), shift);
-                    const h = signed(load64(op.h + at));
-                    const gate = openness(signed(load64(op.f + at)));
-                    const next = [2]W32{
-                        moved(even(h), even(c), gate[0]),
-                        moved(odd(h), odd(c), gate[1]),
-                    };
-                    const state: S64 = @bitCast(join(@bitCast(next[0]), @bitCast(next[1])));
-                    store64(op.h + at, stored(state));
-                    store64(op.out + at, stored(clippedAdd(state, signed(load64(op.residual + at)))));
+                    const h, const out = stateBlock(load64(op.a + at), load64(op.b + at), shift, load64(op.f + at), load64(op.h + at), load64(op.residual + at));
+                    store64(op.h + at, h);
+                    store64(op.out + at, out);
                 }
             }
+        }
+
+        fn rowStateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
+            var k: usize = 0;
+            while (k < op.width) : (k += 64) {
+                const n = @min(64, op.width - k);
+                const h, const out = stateBlock(
+                    loadPart(op.a + k, n),
+                    loadPart(op.b + k, n),
+                    @bitCast(loadPart(op.bias + k, n)),
+                    loadPart(op.f + k, n),
+                    loadPart(op.h + k, n),
+                    loadPart(op.residual + k, n),
+                );
+                storePart(op.h + k, h, n);
+                storePart(op.out + k, out, n);
+            }
+        }
+
+        inline fn stateBlock(a: V64, b: V64, shift: S64, f: V64, state: V64, residual: V64) [2]V64 {
+            const c = clippedAdd(clippedAdd(signed(a), signed(b)), shift);
+            const h = signed(state);
+            const gate = openness(signed(f));
+            const moved_even = moved(even(h), even(c), gate[0]);
+            const moved_odd = moved(odd(h), odd(c), gate[1]);
+            const next: S64 = @bitCast(join(@bitCast(moved_even), @bitCast(moved_odd)));
+            return .{ stored(next), stored(clippedAdd(next, signed(residual))) };
         }
 
         /// clip(h + ((gate * (c - h)) >> 8)). The product does not fit 16 bits; its scaled high half does, exactly.
@@ -439,19 +523,9 @@ pub fn Kernels(comptime dot: type) type {
 
         fn loss(op: *const ops.Loss) callconv(.c) void {
             const vectors = @as(usize, op.groups) * 2;
-            const mantissa: V16 = scalar.exp2_mantissa;
             for (0..vectors) |v| {
                 var z: V16 = @splat(0);
-                for (0..op.vocabulary / 4) |w| {
-                    // The logit plus 128 as four bytes of one lane: four bits of exponent, four of fraction.
-                    const word = load64(op.logits + (w * vectors + v) * 64) ^ @as(V64, @splat(dot.bias ^ 0x80));
-                    const index: U16 = @bitCast(word);
-                    const fall: U16 = @bitCast((~word) >> @splat(4)); // 15 - exponent
-                    inline for (0..4) |byte| {
-                        const value = dot.lookup16(mantissa, @bitCast(index >> @splat(8 * byte)));
-                        z +%= value >> @truncate((fall >> @splat(8 * byte)) & @as(U16, @splat(15)));
-                    }
-                }
+                for (0..op.vocabulary / 4) |w| z = addWeights(z, load64(op.logits + (w * vectors + v) * 64));
                 // z >= 16 * vocabulary, so the leading bit is 4 or more.
                 const top = @as(V16, @splat(31)) -% @as(V16, @intCast(@clz(z)));
                 const rest = z -% (@as(V16, @splat(1)) << @truncate(@as(U16, @bitCast(top))));
@@ -463,6 +537,121 @@ pub fn Kernels(comptime dot: type) type {
                     op.losses[lane] +%= log_z -% @as(i32, logit);
                 }
             }
+        }
+
+        /// z[lane] += EXP2 of the lane's four logits.
+        inline fn addWeights(z: V16, logits: V64) V16 {
+            // The logit plus 128 as four bytes of one lane: four bits of exponent, four of fraction.
+            const word = logits ^ @as(V64, @splat(dot.bias ^ 0x80));
+            const index: U16 = @bitCast(word);
+            const fall: U16 = @bitCast((~word) >> @splat(4)); // 15 - exponent
+            var sum = z;
+            inline for (0..4) |byte| {
+                const value = dot.lookup16(scalar.exp2_mantissa, @bitCast(index >> @splat(8 * byte)));
+                sum +%= value >> @truncate((fall >> @splat(8 * byte)) & @as(U16, @splat(15)));
+            }
+            return sum;
+        }
+
+        fn rowsLoss(op: *ops.RowsLoss) callconv(.c) void {
+            var z: V16 = @splat(0);
+            var v: usize = 0;
+            while (v + 64 <= op.vocabulary) : (v += 64) z = addWeights(z, load64(op.logits + v));
+            var sum = @reduce(.Add, z);
+            for (op.logits[v..op.vocabulary]) |logit| sum += scalar.exp2_table[logit ^ (dot.bias ^ 0x80)];
+            op.loss = scalar.log2fix(sum) - @as(i32, op.logits[op.target] ^ (dot.bias ^ 0x80));
+        }
+
+        fn rowsMatmul(op: *const ops.RowsMatmul) callconv(.c) void {
+            var row: u32 = 0;
+            // A block of rows stays in the L1 cache while all tokens pass by it.
+            while (row < op.rows) : (row += 16) {
+                var t: u32 = 0;
+                while (t + 2 <= op.tokens) : (t += 2) {
+                    rowsTile(2, 8, op, t, row);
+                    rowsTile(2, 8, op, t, row + 8);
+                }
+                if (t < op.tokens) rowsTile(1, 16, op, t, row);
+            }
+        }
+
+        /// tokens * rows = 16 sums over all inputs, 64 inputs at a time.
+        inline fn rowsTile(comptime tokens: u32, comptime rows: u32, op: *const ops.RowsMatmul, t: usize, row: usize) void {
+            @setEvalBranchQuota(4000);
+            const stride = ops.rowBytes(op.cols);
+            const weights: [*]const u8 = @ptrCast(op.weights + row * op.cols);
+            const x = op.x + t * stride;
+            var acc: [16]V16 = @splat(@splat(0));
+            var k: usize = 0;
+            while (k < op.cols) : (k += 64) {
+                var inputs: [tokens]V16 = undefined;
+                inline for (0..tokens) |i| inputs[i] = @bitCast(load64(x + i * stride + k));
+                inline for (0..rows) |r| {
+                    if (t == 0) fetch(weights + (16 + r) * op.cols + k);
+                    const w: V16 = @bitCast(load64(weights + r * op.cols + k));
+                    inline for (0..tokens) |i| acc[i * rows + r] = dot.dot(acc[i * rows + r], inputs[i], w);
+                }
+            }
+            var sums = sumEach(acc);
+            if (dot.bias != 0) sums +%= repeat(tokens, op.offsets[row..][0..rows].*);
+            if (op.perturbed != 0) {
+                const factor = repeat(tokens, @as([rows]i32, @as(@Vector(rows, i32), @as(@Vector(rows, i8), op.a[row..][0..rows].*))));
+                const dots: V16 = if (tokens == 1) @splat(op.dots[t]) else std.simd.join(@as(@Vector(8, i32), @splat(op.dots[t])), @as(@Vector(8, i32), @splat(op.dots[t + 1])));
+                sums +%= (dots *% factor) >> @splat(@intCast(op.perturb_shift));
+            }
+            const shifted = sums >> @as(@Vector(16, u5), @splat(@intCast(op.shift)));
+            const clipped: V16 = @max(@as(V16, @min(shifted, @as(V16, @splat(127)))), @as(V16, @splat(-127)));
+            const bytes: [16]u8 = @as(@Vector(16, u8), @bitCast(@as(@Vector(16, i8), @truncate(clipped)))) ^ @as(@Vector(16, u8), @splat(dot.bias));
+            inline for (0..tokens) |i| op.out[(t + i) * ops.rowBytes(op.rows) + row ..][0..rows].* = bytes[i * rows ..][0..rows].*;
+        }
+
+        inline fn repeat(comptime tokens: u32, values: [16 / tokens]i32) V16 {
+            return if (tokens == 1) values else std.simd.join(@as(@Vector(8, i32), values), @as(@Vector(8, i32), values));
+        }
+
+        fn rowsNoiseDot(op: *const ops.RowsNoiseDot) callconv(.c) void {
+            const stride = ops.rowBytes(op.cols);
+            for (0..op.tokens) |t| {
+                var sum: V16 = @splat(0);
+                var k: usize = 0;
+                while (k < op.cols) : (k += 64) {
+                    sum = dot.dot(sum, @bitCast(load64(op.x + t * stride + k)), @bitCast(load64(@ptrCast(op.b + k))));
+                }
+                op.dots[t] = op.sign *% (@reduce(.Add, sum) -% op.b_sum *% dot.bias);
+            }
+        }
+
+        fn rowsLayerNorm(op: *const ops.RowsLayerNorm) callconv(.c) void {
+            const ones: V16 = @splat(0x01010101);
+            const low: Half = @splat(0xff);
+            for (0..op.tokens) |t| {
+                const x = op.x + t * ops.rowBytes(op.width);
+                const out = op.out + t * ops.rowBytes(op.width);
+                var sum: V16 = @splat(0);
+                var k: usize = 0;
+                while (k < op.width) : (k += 64) {
+                    const n = @min(64, op.width - k);
+                    const values = if (n == 64) signed(load64(x + k)) else signed(loadPart(x + k, n) ^ past(n));
+                    sum = dot.dot(sum, @bitCast(@abs(values)), ones);
+                }
+                const mean = @max(1, @as(u32, @intCast(@reduce(.Add, sum))) / op.width);
+                const magic: Half = @bitCast(@as(U16, @splat(reciprocals[mean].magic)));
+                const factor: Half = @bitCast(@as(U16, @splat(reciprocals[mean].factor)));
+                k = 0;
+                while (k < op.width) : (k += 64) {
+                    const n = @min(64, op.width - k);
+                    const values = signed(loadPart(x + k, n));
+                    const weight: S64 = @bitCast(loadPart(op.weight + k, n));
+                    const size: Half = @bitCast(@as(V64, @abs(weight)));
+                    const y = normBlock(values, weight, .{ (size & low) << @splat(2), (size >> @splat(8)) << @splat(2) }, magic, factor);
+                    storePart(out + k, stored(y), n);
+                }
+            }
+        }
+
+        /// The tier's bias in the bytes past n: with it, raw zeros there count as the value zero.
+        inline fn past(n: usize) V64 {
+            return @select(u8, std.simd.iota(u8, 64) < @as(V64, @splat(@intCast(n))), @as(V64, @splat(0)), bias64);
         }
 
         fn noiseFill(op: *const ops.NoiseFill) callconv(.c) void {
