@@ -47,10 +47,10 @@ pub fn statusOf(err: Error) Status {
 
 pub const ModelShape = extern struct { layers: u32, hidden: u32, vocabulary: u32, reserved: u32 };
 
-pub const TrainerShape = extern struct { pairs: u32, sequence: u32, threshold: u32, sigma_shift: u32, panel_groups: u32, reserved: u32 };
+pub const TrainerShape = extern struct { pairs: u32, sequence: u32, threshold: u32, sigma_shift: u32, panel_groups: u32, mode: u32 };
 
-/// Filled by egg_wait; `finished` is 1 when no job runs.
-pub const Progress = extern struct { finished: u32, done: u32, total: u32, reserved: u32 };
+/// Filled by egg_wait; `finished` is 1 when no job runs, `share` is how much of it is done, in 1/65536.
+pub const Progress = extern struct { finished: u32, share: u32 };
 
 /// Filled by egg_int8_step_finish.
 pub const StepResult = extern struct { changed: f64, loss_sum: f64, plus: u32, minus: u32 };

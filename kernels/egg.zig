@@ -185,6 +185,7 @@ fn createTrainer(handle: u32, shape: abi.TrainerShape, out: *align(1) u32) abi.E
         .threshold = @intCast(shape.threshold),
         .perturb_shift = 4 + shape.sigma_shift,
         .panel_groups = shape.panel_groups,
+        .mode = std.enums.fromInt(Trainer.Mode, shape.mode) orelse return fail(error.BadShape, "mode: found {d}, allowed 0 to 2", .{shape.mode}),
     };
     const trainer = gpa.create(OwnedTrainer) catch return outOfMemory("a trainer", @sizeOf(OwnedTrainer));
     errdefer gpa.destroy(trainer);
@@ -206,6 +207,7 @@ pub export fn egg_int8_trainer_bytes(model: u32, shape: *align(1) const abi.Trai
         .threshold = 0,
         .perturb_shift = 0,
         .panel_groups = shape.panel_groups,
+        .mode = std.enums.fromInt(Trainer.Mode, shape.mode) orelse .auto,
     }, @intCast(owned.context.pool.workers.len)));
     return finish({});
 }
@@ -357,6 +359,7 @@ fn feed(handle: u32, text: []const u8, logits: []i8) abi.Error!void {
     const owned = try object(handle, .evaluator);
     try idle(owned.model.context);
     if (text.len == 0) return fail(error.BadShape, "no text to read", .{});
+    if (!owned.evaluator.by_stream) return fail(error.BadShape, "{d} streams cannot be fed one by one", .{owned.evaluator.streams});
     try expectBytes("logits", owned.model.model.shape.vocabulary, logits.len);
     for (text) |token| if (token >= owned.model.model.shape.vocabulary) return fail(error.BadArgument, "token {d} is not in the vocabulary", .{token});
     owned.evaluator.feed(text, logits);
@@ -367,10 +370,15 @@ pub export fn egg_wait(context: u32, timeout_ms: u32, out: *align(1) abi.Progres
     const found = object(context, .context) catch |err| return finish(err);
     const finished = found.pool.wait(timeout_ms);
     out.* = switch (found.job) {
-        .none => .{ .finished = 1, .done = 0, .total = 0, .reserved = 0 },
-        inline else => |job| .{ .finished = @intFromBool(finished), .done = job.done.load(.monotonic), .total = job.work(), .reserved = 0 },
+        .none => .{ .finished = 1, .share = 0 },
+        inline else => |job| .{ .finished = @intFromBool(finished), .share = share(job.done.load(.monotonic), job.work()) },
     };
     return finish({});
+}
+
+/// In 1/65536.
+fn share(done: u64, total: u64) u32 {
+    return @intCast(@divFloor(@as(u128, done) << 16, @max(total, 1)));
 }
 
 /// Asks the context's job to end early.

@@ -1,17 +1,21 @@
 // One training step of integer EGGROLL (preset egg.c): noise, the forward passes of the whole population, fitness, update.
-// A step is one task of the pool: panels of members are shared out, one barrier, then blocks of weight rows.
+// A step is one task of the pool: panels of members are shared out, one barrier, then blocks of weight rows. Populations
+// that are too small for panels run member by member. Which way it goes never changes a result.
 // It does not choose data or count steps: src/learners/eggroll-int8.ts does. Algorithm: d0rc/egg.c, full_trained_egg.c.
 const std = @import("std");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
 const os = @import("../os.zig");
 const forward = @import("forward.zig");
+const single = @import("stream.zig");
 const Model = @import("model.zig").Model;
 const Pool = @import("../pool.zig").Pool;
 
 const pair_lanes = layout.pair_lanes;
 const group_lanes = layout.group_lanes;
 const Counter = std.atomic.Value(u32);
+/// For steps that cannot be cancelled.
+const never: std.atomic.Value(bool) = .init(false);
 
 /// Noise of the whole population that is kept from the forward pass to the update; above this it is made twice.
 const resident_noise_max = 256 << 20;
@@ -26,6 +30,7 @@ pub const Shape = struct {
     perturb_shift: u32,
     /// Groups of 16 pairs in a panel; 0: chosen here. Results do not depend on it.
     panel_groups: u32,
+    mode: Trainer.Mode,
 };
 
 pub const Trainer = struct {
@@ -35,6 +40,8 @@ pub const Trainer = struct {
     shape: Shape,
     groups: u32,
     panel_groups: u32,
+    /// Members run one by one instead of in panels.
+    by_member: bool,
     seed: u32,
     /// Bytes of the streams: [pairs][sequence + 1].
     batch: []align(64) u8,
@@ -51,14 +58,17 @@ pub const Trainer = struct {
     workers: []Worker,
     worker_count: usize,
     blocks: []Block,
-    next_panel: Counter align(std.atomic.cache_line),
+    next_group: Counter align(std.atomic.cache_line),
+    next_unit: Counter align(std.atomic.cache_line),
     next_block: Counter align(std.atomic.cache_line),
-    /// Panel-tokens done, of `work()`.
-    done: Counter align(std.atomic.cache_line),
+    /// Tokens of panels or members done, of `work()`.
+    done: std.atomic.Value(u64) align(std.atomic.cache_line),
     changed: std.atomic.Value(u64),
 
+    pub const Mode = enum(u32) { auto = 0, panels = 1, members = 2 };
+
     const Worker = struct {
-        panel: forward.Panel,
+        lanes: union(enum) { none, panel: forward.Panel, member: struct { stream: single.Stream, noise: single.Noise } },
         scratch: []align(64) u8,
         votes: []align(64) i32,
         /// Noise of one panel, or of one matrix for one pass of the update; empty where the population's is kept.
@@ -74,7 +84,10 @@ pub const Trainer = struct {
         const own = workerBytes(model, shape, threads);
         return (if (states <= spare_states_max) 2 * states else states) + residentNoise(model, shape) +
             @as(usize, shape.pairs) * (shape.sequence + 1) + @as(usize, groups) * group_lanes * 5 +
-            threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes + forward.Panel.bytesNeeded(model, panelGroups(shape, threads)));
+            threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes + if (byMember(shape, threads))
+                single.Stream.bytesNeeded(model) + single.Noise.bytesNeeded(model)
+            else
+                forward.Panel.bytesNeeded(model, panelGroups(shape, threads)));
     }
 
     fn residentNoise(model: *const Model, shape: Shape) usize {
@@ -122,6 +135,7 @@ pub const Trainer = struct {
             .shape = shape,
             .groups = groups,
             .panel_groups = panelGroups(shape, threads),
+            .by_member = byMember(shape, threads),
             .seed = 0,
             .batch = &.{},
             .states = &.{},
@@ -132,7 +146,8 @@ pub const Trainer = struct {
             .workers = &.{},
             .worker_count = 0,
             .blocks = try blocks.toOwnedSlice(gpa),
-            .next_panel = .init(0),
+            .next_group = .init(0),
+            .next_unit = .init(0),
             .next_block = .init(0),
             .done = .init(0),
             .changed = .init(0),
@@ -148,10 +163,20 @@ pub const Trainer = struct {
         const workers = try gpa.alloc(Worker, threads);
         trainer.worker_count = threads;
         for (workers, 0..) |*worker, i| {
-            trainer.workers = workers[0..i];
-            worker.* = .{ .panel = undefined, .scratch = &.{}, .votes = &.{}, .noise = &.{} };
-            try worker.panel.init(model, trainer.panel_groups);
+            worker.* = .{ .lanes = .none, .scratch = &.{}, .votes = &.{}, .noise = &.{} };
             trainer.workers = workers[0 .. i + 1];
+            if (trainer.by_member) {
+                var member: single.Stream = undefined;
+                try member.init(model);
+                errdefer member.deinit();
+                var noise: single.Noise = undefined;
+                try noise.init(model);
+                worker.lanes = .{ .member = .{ .stream = member, .noise = noise } };
+            } else {
+                var panel: forward.Panel = undefined;
+                try panel.init(model, trainer.panel_groups);
+                worker.lanes = .{ .panel = panel };
+            }
             worker.scratch = try os.allocate(u8, ops.update_scratch_bytes);
             worker.votes = try os.allocate(i32, own.votes);
             worker.noise = try os.allocate(u8, own.noise);
@@ -162,7 +187,14 @@ pub const Trainer = struct {
         if (trainer.next_states.ptr != trainer.states.ptr) os.free(trainer.next_states);
         inline for (.{ "batch", "states", "noise", "losses", "fitness" }) |name| os.free(@field(trainer, name));
         for (trainer.workers) |*worker| {
-            worker.panel.deinit();
+            switch (worker.lanes) {
+                .none => {},
+                .panel => |*panel| panel.deinit(),
+                .member => |*member| {
+                    member.stream.deinit();
+                    member.noise.deinit();
+                },
+            }
             inline for (.{ "scratch", "votes", "noise" }) |name| os.free(@field(worker, name));
         }
         // `init` may have failed half-way: the slice is as long as it came, the memory as long as was asked for.
@@ -184,19 +216,31 @@ pub const Trainer = struct {
         return if (groupsOf(shape.pairs) >= 4 * threads) 2 else 1;
     }
 
-    fn panels(trainer: *const Trainer) u32 {
+    /// Panels waste lanes without a pair and threads without a panel; one member by itself costs about half as much again
+    /// as its share of a full panel. All noise must be there before members run, so it has to be little.
+    fn byMember(shape: Shape, threads: u32) bool {
+        if (shape.mode != .auto) return shape.mode == .members;
+        if (shape.panel_groups != 0) return false;
+        const rounds = (groupsOf(shape.pairs) + threads - 1) / threads;
+        return 3 * shape.pairs < 2 * rounds * threads * pair_lanes;
+    }
+
+    /// Panels or members of one step.
+    fn units(trainer: *const Trainer) u32 {
+        if (trainer.by_member) return 2 * trainer.shape.pairs;
         return (trainer.groups + trainer.panel_groups - 1) / trainer.panel_groups;
     }
 
-    /// Panel-tokens of one step.
-    pub fn work(trainer: *const Trainer) u32 {
-        return trainer.panels() * trainer.shape.sequence;
+    /// Tokens of panels or members of one step.
+    pub fn work(trainer: *const Trainer) u64 {
+        return @as(u64, trainer.units()) * trainer.shape.sequence;
     }
 
     /// Starts a step on the batch; wait for the pool, then call `finish`.
     pub fn start(trainer: *Trainer, seed: u32) void {
         trainer.seed = seed;
-        trainer.next_panel.store(0, .monotonic);
+        trainer.next_group.store(0, .monotonic);
+        trainer.next_unit.store(0, .monotonic);
         trainer.next_block.store(0, .monotonic);
         trainer.done.store(0, .monotonic);
         trainer.changed.store(0, .monotonic);
@@ -211,31 +255,43 @@ pub const Trainer = struct {
     }
 
     fn abandoned(trainer: *const Trainer) bool {
-        return trainer.states.ptr != trainer.next_states.ptr and trainer.done.load(.acquire) != trainer.work();
+        return trainer.cancellable() and trainer.done.load(.acquire) != trainer.work();
+    }
+
+    fn cancellable(trainer: *const Trainer) bool {
+        return trainer.states.ptr != trainer.next_states.ptr;
     }
 
     fn run(context: *anyopaque, index: u32) void {
         const trainer: *Trainer = @ptrCast(@alignCast(context));
         const worker = &trainer.workers[index];
-        while (true) {
-            const panel = trainer.next_panel.fetchAdd(1, .monotonic);
-            if (panel >= trainer.panels()) break;
-            trainer.runPanel(worker, panel * trainer.panel_groups);
+        if (trainer.by_member) {
+            while (next(&trainer.next_group, trainer.groups)) |group| {
+                trainer.fillGroup(group, trainer.noise.ptr + group * trainer.model.noise_bytes);
+            }
+            trainer.pool.barrier(trainer, nothing);
+            while (next(&trainer.next_unit, trainer.units())) |member| trainer.runMember(worker, member);
+        } else {
+            while (next(&trainer.next_unit, trainer.units())) |panel| trainer.runPanel(worker, panel * trainer.panel_groups);
         }
         trainer.pool.barrier(trainer, judge);
         if (trainer.abandoned()) return;
-        while (true) {
-            const block = trainer.next_block.fetchAdd(1, .monotonic);
-            if (block >= trainer.blocks.len) break;
-            trainer.updateBlock(worker, trainer.blocks[block]);
-        }
+        while (next(&trainer.next_block, @intCast(trainer.blocks.len))) |block| trainer.updateBlock(worker, trainer.blocks[block]);
     }
+
+    /// The next unit of work that nobody has taken; null when there is none left.
+    fn next(counter: *Counter, count: u32) ?u32 {
+        const unit = counter.fetchAdd(1, .monotonic);
+        return if (unit < count) unit else null;
+    }
+
+    fn nothing(_: *Trainer) void {}
 
     /// Noise, all tokens and losses of the groups first_group ...
     fn runPanel(trainer: *Trainer, worker: *Worker, first_group: u32) void {
         const model = trainer.model;
         const kernels = trainer.kernels;
-        const panel = &worker.panel;
+        const panel = &worker.lanes.panel;
         const pairs = trainer.shape.pairs;
         panel.groups = @min(trainer.panel_groups, trainer.groups - first_group);
         panel.h_bytes = layout.activationBytes(model.shape.hidden, panel.groups);
@@ -243,9 +299,7 @@ pub const Trainer = struct {
         const stride = trainer.shape.sequence + 1;
         const blocks = if (trainer.noise.len != 0) trainer.noise[first_group * model.noise_bytes ..] else worker.noise;
         const noise: forward.Noise = .{ .block = blocks.ptr, .stride = model.noise_bytes, .perturb_shift = trainer.shape.perturb_shift };
-        for (0..panel.groups) |g| {
-            for (model.matrices) |matrix| trainer.fillNoise(matrix, first_group + g, blocks.ptr + g * model.noise_bytes + matrix.noise_a);
-        }
+        for (0..panel.groups) |g| trainer.fillGroup(first_group + g, blocks.ptr + g * model.noise_bytes);
 
         // Lanes past the last pair repeat it: they are computed and forgotten.
         var streams: [forward.max_lanes]usize = undefined;
@@ -265,12 +319,10 @@ pub const Trainer = struct {
         var tokens: [forward.max_lanes]u8 align(64) = undefined;
         var targets: [forward.max_lanes]u8 align(64) = undefined;
         for (streams[0..lanes], targets[0..lanes]) |stream, *target| target.* = trainer.batch[stream];
-        const cancellable = trainer.states.ptr != trainer.next_states.ptr;
         for (0..trainer.shape.sequence) |t| {
-            if (cancellable and trainer.pool.cancelled.load(.monotonic)) return;
             tokens = targets;
             for (streams[0..lanes], targets[0..lanes]) |stream, *target| target.* = trainer.batch[stream + t + 1];
-            panel.token(kernels, model, noise, &tokens);
+            if (!panel.token(kernels, model, noise, &tokens, if (trainer.cancellable()) &trainer.pool.cancelled else &never)) return;
             kernels.loss(&.{
                 .logits = panel.logits,
                 .targets = &targets,
@@ -286,6 +338,35 @@ pub const Trainer = struct {
                 trainer.losses[m] = losses[lane];
             }
         }
+    }
+
+    /// Noise, all tokens and the loss of one member, a chunk of time after the other.
+    fn runMember(trainer: *Trainer, worker: *Worker, member: u32) void {
+        const model = trainer.model;
+        const kernels = trainer.kernels;
+        const lanes = &worker.lanes.member;
+        const pair = member / 2;
+        lanes.noise.take(model, trainer.noise.ptr + pair / pair_lanes * model.noise_bytes, pair % pair_lanes);
+        lanes.noise.sign = if (member % 2 == 0) 1 else -1;
+        lanes.noise.perturb_shift = trainer.shape.perturb_shift;
+        const state_bytes = model.shape.layers * model.shape.hidden;
+        lanes.stream.loadState(kernels, model, trainer.states[member * state_bytes ..][0..state_bytes]);
+        const text = trainer.batch[pair * (trainer.shape.sequence + 1) ..][0 .. trainer.shape.sequence + 1];
+        var loss: i32 = 0;
+        var begin: usize = 0;
+        while (begin < trainer.shape.sequence) : (begin += single.chunk) {
+            const count = @min(single.chunk, trainer.shape.sequence - begin);
+            const cancelled = if (trainer.cancellable()) &trainer.pool.cancelled else &never;
+            if (!lanes.stream.read(kernels, model, &lanes.noise, text[begin..][0..count], cancelled)) return;
+            for (0..count) |t| loss += lanes.stream.loss(kernels, model, t, text[begin + t + 1]);
+            _ = trainer.done.fetchAdd(count, .release);
+        }
+        lanes.stream.storeState(kernels, model, trainer.next_states[member * state_bytes ..][0..state_bytes]);
+        trainer.losses[member] = loss;
+    }
+
+    fn fillGroup(trainer: *Trainer, group: usize, block: [*]u8) void {
+        for (trainer.model.matrices) |matrix| trainer.fillNoise(matrix, group, block + matrix.noise_a);
     }
 
     /// Makes one matrix's noise for one group of pairs, with A at `out` and the rest behind it.

@@ -91,11 +91,20 @@ pub const Panel = struct {
     }
 
     /// One token for every lane: reads `tokens` [lanes], moves the states on, leaves the logits.
-    pub fn token(panel: *Panel, kernels: *const ops.Table, model: *const Model, noise: ?Noise, tokens: [*]const u8) void {
+    /// False if `cancelled` was set meanwhile: states and logits are then worthless.
+    pub fn token(
+        panel: *Panel,
+        kernels: *const ops.Table,
+        model: *const Model,
+        noise: ?Noise,
+        tokens: [*]const u8,
+        cancelled: *const std.atomic.Value(bool),
+    ) bool {
         const hidden = model.shape.hidden;
         kernels.embed(&.{ .embedding = model.outer(.embedding).ptr, .tokens = tokens, .out = panel.x, .width = hidden, .groups = panel.groups });
         for (0..model.shape.layers) |l| {
             const h = panel.h + l * panel.h_bytes;
+            if (cancelled.load(.monotonic)) return false;
             panel.layerNorm(kernels, model.layer(l, .ln1));
             panel.matmul(kernels, model, noise, model.matrixOf(l, .wf), panel.norm, panel.a);
             panel.matmul(kernels, model, noise, model.matrixOf(l, .uf), h, panel.b);
@@ -122,6 +131,7 @@ pub const Panel = struct {
                 .width = hidden,
                 .groups = panel.groups,
             });
+            if (cancelled.load(.monotonic)) return false;
             panel.layerNorm(kernels, model.layer(l, .ln2));
             panel.matmul(kernels, model, noise, model.matrixOf(l, .expand), panel.norm, panel.expanded);
             panel.matmul(kernels, model, noise, model.matrixOf(l, .project), panel.expanded, panel.a);
@@ -129,6 +139,7 @@ pub const Panel = struct {
         }
         panel.layerNorm(kernels, model.outer(.ln_out));
         panel.matmul(kernels, model, noise, model.head(), panel.norm, panel.logits);
+        return !cancelled.load(.monotonic);
     }
 
     fn layerNorm(panel: *Panel, kernels: *const ops.Table, weight: []const i8) void {

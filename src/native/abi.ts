@@ -41,8 +41,8 @@ export const functions = {
 /** Fields of each record in order; all fields of a record lie back to back, naturally aligned. */
 export const records = {
   ModelShape: { layers: "u32", hidden: "u32", vocabulary: "u32", reserved: "u32" },
-  TrainerShape: { pairs: "u32", sequence: "u32", threshold: "u32", sigma_shift: "u32", panel_groups: "u32", reserved: "u32" },
-  Progress: { finished: "u32", done: "u32", total: "u32", reserved: "u32" },
+  TrainerShape: { pairs: "u32", sequence: "u32", threshold: "u32", sigma_shift: "u32", panel_groups: "u32", mode: "u32" },
+  Progress: { finished: "u32", share: "u32" },
   StepResult: { changed: "f64", loss_sum: "f64", plus: "u32", minus: "u32" },
   EvaluateResult: { tokens: "f64", bits: "f64", loss_sum: "f64" },
   CpuInfo: { features: "u32", available: "u32", built: "u32", best: "u32" },

@@ -64,6 +64,8 @@ export interface TrainerShape {
   sigma_shift: number;
   /** Groups of 16 pairs that run side by side; 0: the library chooses. Never changes a result. */
   panel_groups?: number;
+  /** How members are run: 0 the library chooses, 1 in panels, 2 one by one. Never changes a result. */
+  mode?: number;
 }
 
 export type StepResult = RecordOf<"StepResult">;
@@ -127,7 +129,7 @@ export class NativeTrainer {
 }
 
 function packShape(shape: TrainerShape): DataView {
-  return pack("TrainerShape", { panel_groups: 0, reserved: 0, ...shape });
+  return pack("TrainerShape", { panel_groups: 0, mode: 0, ...shape });
 }
 
 export type EvaluateResult = RecordOf<"EvaluateResult">;

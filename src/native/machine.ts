@@ -1,7 +1,7 @@
 // The machine as the kernel library sees it: CPU tiers, threads and file locks. Not the kernels' work: int8.ts.
 import { availableParallelism } from "node:os";
 import { EggError } from "../errors.ts";
-import { call, emptyRecord, emptyWord, pack, unpack } from "./abi.ts";
+import { call, emptyRecord, emptyWord, unpack } from "./abi.ts";
 
 /** CPU tiers by their number in kernels/cpu.zig, with what each asks of the machine. */
 export const tiers = [
@@ -96,12 +96,12 @@ const slice_ms = 25;
  * @param onProgress called at most about 20 times a second with the share done, 0..1
  */
 export async function join(context: Context, onProgress?: (share: number) => void): Promise<void> {
-  const record = pack("Progress", { finished: 0, done: 0, total: 0, reserved: 0 });
+  const record = emptyRecord("Progress");
   for (;;) {
     call("egg_wait", [context.handle, slice_ms, record]);
     const progress = unpack("Progress", record);
     if (progress.finished === 1) return;
-    onProgress?.(progress.total === 0 ? 0 : progress.done / progress.total);
+    onProgress?.(progress.share / 65536);
     await new Promise((resume) => setImmediate(resume));
   }
 }
