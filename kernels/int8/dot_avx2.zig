@@ -9,6 +9,8 @@ const W16 = @Vector(16, u16);
 
 pub const wide_tile = .{ .rows = 4, .vectors = 1 };
 pub const narrow_tile = wide_tile;
+/// Sums of 16 lanes that stay in registers when one member is run by itself.
+pub const row_sums = 4;
 /// Matrix products take 16-bit pairs (dot16).
 pub const expands = true;
 pub const bias = 0;

@@ -5,6 +5,8 @@ const V64 = @Vector(64, u8);
 /// Rows by vectors of sums that stay in registers, and a shape for panels that this one does not divide.
 pub const wide_tile = .{ .rows = 4, .vectors = 4 };
 pub const narrow_tile = .{ .rows = 8, .vectors = 2 };
+/// Sums of 16 lanes that stay in registers when one member is run by itself.
+pub const row_sums = 16;
 
 /// Bytes are multiplied as they are.
 pub const expands = false;

@@ -7,6 +7,8 @@ const V8 = @Vector(8, i32);
 
 pub const wide_tile = .{ .rows = 4, .vectors = 1 };
 pub const narrow_tile = wide_tile;
+/// Sums of 16 lanes that stay in registers when one member is run by itself.
+pub const row_sums = 4;
 pub const expands = false;
 /// vpdpbusd multiplies unsigned inputs by signed weights, so activations are stored as value ^ 0x80.
 pub const bias = 0x80;

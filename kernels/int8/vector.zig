@@ -564,32 +564,38 @@ pub fn Kernels(comptime dot: type) type {
 
         fn rowsMatmul(op: *const ops.RowsMatmul) callconv(.c) void {
             var row: u32 = 0;
-            // A block of rows stays in the L1 cache while all tokens pass by it.
+            // A block of rows stays in the L1 cache while all tokens pass by it; the first to pass asks for the next block.
             while (row < op.rows) : (row += 16) {
-                var t: u32 = 0;
-                while (t + 2 <= op.tokens) : (t += 2) {
-                    rowsTile(2, 8, op, t, row);
-                    rowsTile(2, 8, op, t, row + 8);
-                }
-                if (t < op.tokens) rowsTile(1, 16, op, t, row);
+                rowsTile(1, 16, true, op.*, 0, row);
+                var t: u32 = 1;
+                if (dot.row_sums == 16) while (t + 2 <= op.tokens) : (t += 2) {
+                    rowsTile(2, 8, false, op.*, t, row);
+                    rowsTile(2, 8, false, op.*, t, row + 8);
+                };
+                while (t < op.tokens) : (t += 1) rowsTile(1, 16, false, op.*, t, row);
             }
         }
 
         /// tokens * rows = 16 sums over all inputs, 64 inputs at a time.
-        inline fn rowsTile(comptime tokens: u32, comptime rows: u32, op: *const ops.RowsMatmul, t: usize, row: usize) void {
-            @setEvalBranchQuota(4000);
-            const stride = ops.rowBytes(op.cols);
-            const weights: [*]const u8 = @ptrCast(op.weights + row * op.cols);
+        inline fn rowsTile(comptime tokens: u32, comptime rows: u32, comptime ahead: bool, op: ops.RowsMatmul, t: usize, row: usize) void {
+            @setEvalBranchQuota(20000);
+            const cols: usize = op.cols;
+            const stride = ops.rowBytes(cols);
+            const weights: [*]const u8 = @ptrCast(op.weights + row * cols);
             const x = op.x + t * stride;
             var acc: [16]V16 = @splat(@splat(0));
-            var k: usize = 0;
-            while (k < op.cols) : (k += 64) {
-                var inputs: [tokens]V16 = undefined;
-                inline for (0..tokens) |i| inputs[i] = @bitCast(load64(x + i * stride + k));
-                inline for (0..rows) |r| {
-                    if (t == 0) fetch(weights + (16 + r) * op.cols + k);
-                    const w: V16 = @bitCast(load64(weights + r * op.cols + k));
-                    inline for (0..tokens) |i| acc[i * rows + r] = dot.dot(acc[i * rows + r], inputs[i], w);
+            // As many sums at a time as stay in registers.
+            const rows_at_once = dot.row_sums / tokens;
+            inline for (0..rows / rows_at_once) |pass| {
+                var k: usize = 0;
+                while (k < cols) : (k += 64) {
+                    var inputs: [tokens]V16 = undefined;
+                    inline for (0..tokens) |i| inputs[i] = @bitCast(load64(x + i * stride + k));
+                    inline for (pass * rows_at_once..(pass + 1) * rows_at_once) |r| {
+                        if (ahead) fetch(weights + (16 + r) * cols + k);
+                        const w: V16 = @bitCast(load64(weights + r * cols + k));
+                        inline for (0..tokens) |i| acc[i * rows + r] = dot.dot(acc[i * rows + r], inputs[i], w);
+                    }
                 }
             }
             var sums = sumEach(acc);
