@@ -359,7 +359,7 @@ fn feed(handle: u32, text: []const u8, logits: []i8) abi.Error!void {
     const owned = try object(handle, .evaluator);
     try idle(owned.model.context);
     if (text.len == 0) return fail(error.BadShape, "no text to read", .{});
-    if (!owned.evaluator.by_stream) return fail(error.BadShape, "{d} streams cannot be fed one by one", .{owned.evaluator.streams});
+    if (owned.evaluator.streams != 1) return fail(error.BadShape, "{d} streams cannot be fed as one", .{owned.evaluator.streams});
     try expectBytes("logits", owned.model.model.shape.vocabulary, logits.len);
     for (text) |token| if (token >= owned.model.model.shape.vocabulary) return fail(error.BadArgument, "token {d} is not in the vocabulary", .{token});
     owned.evaluator.feed(text, logits);

@@ -25,6 +25,8 @@ pub const Pool = struct {
     finished: Counter,
     cancelled: std.atomic.Value(bool),
     stopping: std.atomic.Value(bool),
+    /// What the last to reach a barrier found out for all (int8/rows.zig).
+    verdict: std.atomic.Value(bool),
     barrier_count: Counter align(std.atomic.cache_line),
     barrier_epoch: Counter align(std.atomic.cache_line),
 
@@ -40,6 +42,7 @@ pub const Pool = struct {
             .finished = .init(1),
             .cancelled = .init(false),
             .stopping = .init(false),
+            .verdict = .init(false),
             .barrier_count = .init(0),
             .barrier_epoch = .init(0),
         };

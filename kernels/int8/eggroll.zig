@@ -1,13 +1,13 @@
 // One training step of integer EGGROLL (preset egg.c): noise, the forward passes of the whole population, fitness, update.
 // A step is one task of the pool: panels of members are shared out, one barrier, then blocks of weight rows. Populations
-// that are too small for panels run member by member. Which way it goes never changes a result.
+// that are too small for panels run by rows, all threads on every matrix. Which way it goes never changes a result.
 // It does not choose data or count steps: src/learners/eggroll-int8.ts does. Algorithm: d0rc/egg.c, full_trained_egg.c.
 const std = @import("std");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
 const os = @import("../os.zig");
 const forward = @import("forward.zig");
-const single = @import("stream.zig");
+const few = @import("rows.zig");
 const Model = @import("model.zig").Model;
 const Pool = @import("../pool.zig").Pool;
 
@@ -40,8 +40,8 @@ pub const Trainer = struct {
     shape: Shape,
     groups: u32,
     panel_groups: u32,
-    /// Members run one by one instead of in panels.
-    by_member: bool,
+    /// Instead of panels, where there are few members.
+    few: ?Few,
     seed: u32,
     /// Bytes of the streams: [pairs][sequence + 1].
     batch: []align(64) u8,
@@ -59,16 +59,17 @@ pub const Trainer = struct {
     worker_count: usize,
     blocks: []Block,
     next_group: Counter align(std.atomic.cache_line),
-    next_unit: Counter align(std.atomic.cache_line),
+    next_panel: Counter align(std.atomic.cache_line),
     next_block: Counter align(std.atomic.cache_line),
     /// Tokens of panels or members done, of `work()`.
     done: std.atomic.Value(u64) align(std.atomic.cache_line),
     changed: std.atomic.Value(u64),
 
-    pub const Mode = enum(u32) { auto = 0, panels = 1, members = 2 };
+    pub const Mode = enum(u32) { auto = 0, panels = 1, rows = 2 };
 
+    const Few = struct { rows: few.Rows, noise: few.Noise };
     const Worker = struct {
-        lanes: union(enum) { none, panel: forward.Panel, member: struct { stream: single.Stream, noise: single.Noise } },
+        panel: ?forward.Panel,
         scratch: []align(64) u8,
         votes: []align(64) i32,
         /// Noise of one panel, or of one matrix for one pass of the update; empty where the population's is kept.
@@ -84,10 +85,10 @@ pub const Trainer = struct {
         const own = workerBytes(model, shape, threads);
         return (if (states <= spare_states_max) 2 * states else states) + residentNoise(model, shape) +
             @as(usize, shape.pairs) * (shape.sequence + 1) + @as(usize, groups) * group_lanes * 5 +
-            threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes + if (byMember(shape, threads))
-                single.Stream.bytesNeeded(model) + single.Noise.bytesNeeded(model)
+            threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes) + if (byRows(shape, threads))
+                few.Rows.bytesNeeded(model, 2 * shape.pairs) + few.Noise.bytesNeeded(model, shape.pairs)
             else
-                forward.Panel.bytesNeeded(model, panelGroups(shape, threads)));
+                threads * forward.Panel.bytesNeeded(model, panelGroups(shape, threads));
     }
 
     fn residentNoise(model: *const Model, shape: Shape) usize {
@@ -135,7 +136,7 @@ pub const Trainer = struct {
             .shape = shape,
             .groups = groups,
             .panel_groups = panelGroups(shape, threads),
-            .by_member = byMember(shape, threads),
+            .few = null,
             .seed = 0,
             .batch = &.{},
             .states = &.{},
@@ -147,7 +148,7 @@ pub const Trainer = struct {
             .worker_count = 0,
             .blocks = try blocks.toOwnedSlice(gpa),
             .next_group = .init(0),
-            .next_unit = .init(0),
+            .next_panel = .init(0),
             .next_block = .init(0),
             .done = .init(0),
             .changed = .init(0),
@@ -159,23 +160,25 @@ pub const Trainer = struct {
         trainer.noise = try os.allocate(u8, residentNoise(model, shape));
         trainer.losses = try os.allocate(i32, 2 * @as(usize, shape.pairs));
         trainer.fitness = try os.allocate(i8, groups * pair_lanes);
+        const by_rows = byRows(shape, threads);
+        if (by_rows) {
+            var rows: few.Rows = undefined;
+            try rows.init(model, 2 * shape.pairs);
+            errdefer rows.deinit();
+            var noise: few.Noise = undefined;
+            try noise.init(model, shape.pairs, shape.perturb_shift);
+            trainer.few = .{ .rows = rows, .noise = noise };
+        }
         const own = workerBytes(model, shape, threads);
         const workers = try gpa.alloc(Worker, threads);
         trainer.worker_count = threads;
         for (workers, 0..) |*worker, i| {
-            worker.* = .{ .lanes = .none, .scratch = &.{}, .votes = &.{}, .noise = &.{} };
+            worker.* = .{ .panel = null, .scratch = &.{}, .votes = &.{}, .noise = &.{} };
             trainer.workers = workers[0 .. i + 1];
-            if (trainer.by_member) {
-                var member: single.Stream = undefined;
-                try member.init(model);
-                errdefer member.deinit();
-                var noise: single.Noise = undefined;
-                try noise.init(model);
-                worker.lanes = .{ .member = .{ .stream = member, .noise = noise } };
-            } else {
+            if (!by_rows) {
                 var panel: forward.Panel = undefined;
                 try panel.init(model, trainer.panel_groups);
-                worker.lanes = .{ .panel = panel };
+                worker.panel = panel;
             }
             worker.scratch = try os.allocate(u8, ops.update_scratch_bytes);
             worker.votes = try os.allocate(i32, own.votes);
@@ -186,15 +189,12 @@ pub const Trainer = struct {
     pub fn deinit(trainer: *Trainer) void {
         if (trainer.next_states.ptr != trainer.states.ptr) os.free(trainer.next_states);
         inline for (.{ "batch", "states", "noise", "losses", "fitness" }) |name| os.free(@field(trainer, name));
+        if (trainer.few) |*few_members| {
+            few_members.rows.deinit();
+            few_members.noise.deinit();
+        }
         for (trainer.workers) |*worker| {
-            switch (worker.lanes) {
-                .none => {},
-                .panel => |*panel| panel.deinit(),
-                .member => |*member| {
-                    member.stream.deinit();
-                    member.noise.deinit();
-                },
-            }
+            if (worker.panel) |*panel| panel.deinit();
             inline for (.{ "scratch", "votes", "noise" }) |name| os.free(@field(worker, name));
         }
         // `init` may have failed half-way: the slice is as long as it came, the memory as long as was asked for.
@@ -216,31 +216,32 @@ pub const Trainer = struct {
         return if (groupsOf(shape.pairs) >= 4 * threads) 2 else 1;
     }
 
-    /// Panels waste lanes without a pair and threads without a panel; one member by itself costs about half as much again
-    /// as its share of a full panel. All noise must be there before members run, so it has to be little.
-    fn byMember(shape: Shape, threads: u32) bool {
-        if (shape.mode != .auto) return shape.mode == .members;
-        if (shape.panel_groups != 0) return false;
+    /// Panels waste lanes without a pair and threads without a panel. Rows cost about 1.7 times as much as a full panel's
+    /// lanes, but waste nothing.
+    fn byRows(shape: Shape, threads: u32) bool {
+        const fits = 2 * shape.pairs <= few.members_max;
+        if (shape.mode != .auto) return shape.mode == .rows and fits;
+        if (shape.panel_groups != 0 or !fits) return false;
         const rounds = (groupsOf(shape.pairs) + threads - 1) / threads;
-        return 3 * shape.pairs < 2 * rounds * threads * pair_lanes;
+        return 17 * shape.pairs < 10 * rounds * threads * pair_lanes;
     }
 
-    /// Panels or members of one step.
-    fn units(trainer: *const Trainer) u32 {
-        if (trainer.by_member) return 2 * trainer.shape.pairs;
+    /// Panels of one step.
+    fn panels(trainer: *const Trainer) u32 {
         return (trainer.groups + trainer.panel_groups - 1) / trainer.panel_groups;
     }
 
     /// Tokens of panels or members of one step.
     pub fn work(trainer: *const Trainer) u64 {
-        return @as(u64, trainer.units()) * trainer.shape.sequence;
+        const units = if (trainer.few != null) 2 * trainer.shape.pairs else trainer.panels();
+        return @as(u64, units) * trainer.shape.sequence;
     }
 
     /// Starts a step on the batch; wait for the pool, then call `finish`.
     pub fn start(trainer: *Trainer, seed: u32) void {
         trainer.seed = seed;
         trainer.next_group.store(0, .monotonic);
-        trainer.next_unit.store(0, .monotonic);
+        trainer.next_panel.store(0, .monotonic);
         trainer.next_block.store(0, .monotonic);
         trainer.done.store(0, .monotonic);
         trainer.changed.store(0, .monotonic);
@@ -265,14 +266,10 @@ pub const Trainer = struct {
     fn run(context: *anyopaque, index: u32) void {
         const trainer: *Trainer = @ptrCast(@alignCast(context));
         const worker = &trainer.workers[index];
-        if (trainer.by_member) {
-            while (next(&trainer.next_group, trainer.groups)) |group| {
-                trainer.fillGroup(group, trainer.noise.ptr + group * trainer.model.noise_bytes);
-            }
-            trainer.pool.barrier(trainer, nothing);
-            while (next(&trainer.next_unit, trainer.units())) |member| trainer.runMember(worker, member);
+        if (trainer.few != null) {
+            trainer.runRows(index);
         } else {
-            while (next(&trainer.next_unit, trainer.units())) |panel| trainer.runPanel(worker, panel * trainer.panel_groups);
+            while (next(&trainer.next_panel, trainer.panels())) |panel| trainer.runPanel(worker, panel * trainer.panel_groups);
         }
         trainer.pool.barrier(trainer, judge);
         if (trainer.abandoned()) return;
@@ -291,7 +288,7 @@ pub const Trainer = struct {
     fn runPanel(trainer: *Trainer, worker: *Worker, first_group: u32) void {
         const model = trainer.model;
         const kernels = trainer.kernels;
-        const panel = &worker.lanes.panel;
+        const panel = &worker.panel.?;
         const pairs = trainer.shape.pairs;
         panel.groups = @min(trainer.panel_groups, trainer.groups - first_group);
         panel.h_bytes = layout.activationBytes(model.shape.hidden, panel.groups);
@@ -340,29 +337,38 @@ pub const Trainer = struct {
         }
     }
 
-    /// Noise, all tokens and the loss of one member, a chunk of time after the other.
-    fn runMember(trainer: *Trainer, worker: *Worker, member: u32) void {
+    /// Noise, all tokens and losses of a few members, by all threads together.
+    fn runRows(trainer: *Trainer, index: u32) void {
         const model = trainer.model;
         const kernels = trainer.kernels;
-        const lanes = &worker.lanes.member;
-        const pair = member / 2;
-        lanes.noise.take(model, trainer.noise.ptr + pair / pair_lanes * model.noise_bytes, pair % pair_lanes);
-        lanes.noise.sign = if (member % 2 == 0) 1 else -1;
-        lanes.noise.perturb_shift = trainer.shape.perturb_shift;
-        const state_bytes = model.shape.layers * model.shape.hidden;
-        lanes.stream.loadState(kernels, model, trainer.states[member * state_bytes ..][0..state_bytes]);
-        const text = trainer.batch[pair * (trainer.shape.sequence + 1) ..][0 .. trainer.shape.sequence + 1];
-        var loss: i32 = 0;
-        var begin: usize = 0;
-        while (begin < trainer.shape.sequence) : (begin += single.chunk) {
-            const count = @min(single.chunk, trainer.shape.sequence - begin);
-            const cancelled = if (trainer.cancellable()) &trainer.pool.cancelled else &never;
-            if (!lanes.stream.read(kernels, model, &lanes.noise, text[begin..][0..count], cancelled)) return;
-            for (0..count) |t| loss += lanes.stream.loss(kernels, model, t, text[begin + t + 1]);
-            _ = trainer.done.fetchAdd(count, .release);
+        const rows = &trainer.few.?.rows;
+        const noise = &trainer.few.?.noise;
+        const team: few.Team = .{ .pool = trainer.pool, .index = index, .count = @intCast(trainer.pool.workers.len) };
+        while (next(&trainer.next_group, trainer.groups)) |group| {
+            const block = trainer.noise.ptr + group * model.noise_bytes;
+            trainer.fillGroup(group, block);
+            for (group * pair_lanes..@min((group + 1) * pair_lanes, trainer.shape.pairs)) |pair| noise.take(model, pair, block);
         }
-        lanes.stream.storeState(kernels, model, trainer.next_states[member * state_bytes ..][0..state_bytes]);
-        trainer.losses[member] = loss;
+        if (index == 0) {
+            rows.loadStates(kernels, model, trainer.states);
+            @memset(trainer.losses, 0);
+        }
+        trainer.pool.barrier(trainer, nothing);
+        const stride = trainer.shape.sequence + 1;
+        const cancelled = if (trainer.cancellable()) &trainer.pool.cancelled else &never;
+        var starts: [few.members_max]usize = undefined;
+        var begin: u32 = 0;
+        while (begin < trainer.shape.sequence) : (begin += rows.chunk) {
+            const count = @min(rows.chunk, trainer.shape.sequence - begin);
+            for (starts[0..rows.members], 0..) |*start_at, m| start_at.* = m / 2 * stride + begin;
+            if (!rows.read(team, kernels, model, noise, trainer.batch, starts[0..rows.members], count, cancelled)) return;
+            if (index != 0) continue;
+            for (0..count) |t| for (trainer.losses, 0..) |*loss, m| {
+                loss.* += rows.lossOf(kernels, model, t, m, trainer.batch[starts[m] + t + 1]);
+            };
+            _ = trainer.done.fetchAdd(count * rows.members, .release);
+        }
+        if (index == 0) rows.storeStates(kernels, model, trainer.next_states);
     }
 
     fn fillGroup(trainer: *Trainer, group: usize, block: [*]u8) void {

@@ -1,11 +1,11 @@
 // Clean weights over streams of text: the loss of held-out data, and the logits that generation samples from.
-// Many streams take the lanes that members have in training, a few are read one by one. Not part of training: only here may floats appear.
+// Many streams take the lanes that members have in training, a few are read by rows. Not part of training: only here may floats appear.
 const std = @import("std");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
 const os = @import("../os.zig");
 const forward = @import("forward.zig");
-const single = @import("stream.zig");
+const few = @import("rows.zig");
 const Model = @import("model.zig").Model;
 const Pool = @import("../pool.zig").Pool;
 
@@ -33,18 +33,17 @@ pub const Evaluator = struct {
     /// Sum over the window, a stream: integer loss in 1/16 bit, and exact softmax loss in bits.
     losses: []align(64) i32,
     bits: []align(64) f64,
-    /// One a worker; streams are read one by one where they would leave lanes or threads without work.
-    readers: []Reader,
-    by_stream: bool,
-    next_unit: Counter align(std.atomic.cache_line),
+    /// One a worker, or none.
+    panels: []forward.Panel,
+    /// Instead of panels, where there are few streams.
+    rows: ?few.Rows,
+    next_panel: Counter align(std.atomic.cache_line),
     done: std.atomic.Value(u64) align(std.atomic.cache_line),
-
-    const Reader = union { panel: forward.Panel, stream: single.Stream };
 
     /// Memory that `init` will take besides the model, in bytes.
     pub fn bytesNeeded(model: *const Model, streams: u32, length: u32, threads: u32) usize {
         return @as(usize, streams) * (model.shape.layers * model.shape.hidden + length + 13) +
-            threads * @max(forward.Panel.bytesNeeded(model, 1), single.Stream.bytesNeeded(model));
+            if (byRows(streams, threads)) few.Rows.bytesNeeded(model, streams) else threads * forward.Panel.bytesNeeded(model, 1);
     }
 
     pub fn init(evaluator: *Evaluator, model: *Model, kernels: *const ops.Table, pool: *Pool, streams: u32, length: u32) error{OutOfMemory}!void {
@@ -59,10 +58,9 @@ pub const Evaluator = struct {
             .batch = &.{},
             .losses = &.{},
             .bits = &.{},
-            .readers = &.{},
-            // A stream by itself costs about half as much again as its share of a full panel.
-            .by_stream = 3 * streams < 2 * panelsFor(streams, pool) * group_lanes,
-            .next_unit = .init(0),
+            .panels = &.{},
+            .rows = null,
+            .next_panel = .init(0),
             .done = .init(0),
         };
         errdefer evaluator.deinit();
@@ -70,52 +68,51 @@ pub const Evaluator = struct {
         evaluator.batch = try os.allocate(u8, @as(usize, streams) * (length + 1));
         evaluator.losses = try os.allocate(i32, streams);
         evaluator.bits = try os.allocate(f64, streams);
-        const readers = try gpa.alloc(Reader, @min(pool.workers.len, evaluator.units()));
-        for (readers, 0..) |*reader, i| {
-            (if (evaluator.by_stream) init: {
-                reader.* = .{ .stream = undefined };
-                break :init reader.stream.init(model);
-            } else init: {
-                reader.* = .{ .panel = undefined };
-                break :init reader.panel.init(model, 1);
-            }) catch |err| {
-                for (readers[0..i]) |*earlier| evaluator.free(earlier);
-                gpa.free(readers);
+        if (byRows(streams, @intCast(pool.workers.len))) {
+            var rows: few.Rows = undefined;
+            try rows.init(model, streams);
+            evaluator.rows = rows;
+            return;
+        }
+        const panels = try gpa.alloc(forward.Panel, @min(pool.workers.len, evaluator.panelCount()));
+        for (panels, 0..) |*panel, i| {
+            panel.init(model, 1) catch |err| {
+                for (panels[0..i]) |*earlier| earlier.deinit();
+                gpa.free(panels);
                 return err;
             };
         }
-        evaluator.readers = readers;
+        evaluator.panels = panels;
     }
 
     pub fn deinit(evaluator: *Evaluator) void {
         inline for (.{ "states", "batch", "losses", "bits" }) |name| os.free(@field(evaluator, name));
-        for (evaluator.readers) |*reader| evaluator.free(reader);
-        std.heap.page_allocator.free(evaluator.readers);
+        if (evaluator.rows) |*rows| rows.deinit();
+        for (evaluator.panels) |*panel| panel.deinit();
+        std.heap.page_allocator.free(evaluator.panels);
     }
 
-    fn free(evaluator: *const Evaluator, reader: *Reader) void {
-        if (evaluator.by_stream) reader.stream.deinit() else reader.panel.deinit();
+    /// Whether the streams would leave too many lanes or threads of panels without work (eggroll.zig has the same rule).
+    fn byRows(streams: u32, threads: u32) bool {
+        const panels = (streams + group_lanes - 1) / group_lanes;
+        const rounds = (panels + threads - 1) / threads;
+        return streams <= few.members_max and 17 * streams < 10 * rounds * threads * group_lanes;
     }
 
-    /// Panels that hold the streams, at least one a worker.
-    fn panelsFor(streams: u32, pool: *const Pool) u32 {
-        return @max((streams + group_lanes - 1) / group_lanes, @as(u32, @intCast(pool.workers.len)));
-    }
-
-    /// Panels, or streams, of one window.
-    fn units(evaluator: *const Evaluator) u32 {
-        return if (evaluator.by_stream) evaluator.streams else (evaluator.streams + group_lanes - 1) / group_lanes;
+    fn panelCount(evaluator: *const Evaluator) u32 {
+        return (evaluator.streams + group_lanes - 1) / group_lanes;
     }
 
     /// Tokens of panels or streams of one window.
     pub fn work(evaluator: *const Evaluator) u64 {
-        return @as(u64, evaluator.units()) * evaluator.length;
+        const units = if (evaluator.rows != null) evaluator.streams else evaluator.panelCount();
+        return @as(u64, units) * evaluator.length;
     }
 
     /// Starts reading the window in `batch`, `length` tokens a stream, from the present states.
     pub fn start(evaluator: *Evaluator, length: u32) void {
         evaluator.length = length;
-        evaluator.next_unit.store(0, .monotonic);
+        evaluator.next_panel.store(0, .monotonic);
         evaluator.done.store(0, .monotonic);
         evaluator.pool.start(.{ .context = evaluator, .run = run });
     }
@@ -127,12 +124,12 @@ pub const Evaluator = struct {
 
     fn run(context: *anyopaque, worker: u32) void {
         const evaluator: *Evaluator = @ptrCast(@alignCast(context));
-        if (worker >= evaluator.readers.len) return;
-        const reader = &evaluator.readers[worker];
+        if (evaluator.rows) |*rows| return evaluator.runRows(rows, worker);
+        if (worker >= evaluator.panels.len) return;
         while (true) {
-            const unit = evaluator.next_unit.fetchAdd(1, .monotonic);
-            if (unit >= evaluator.units()) return;
-            if (evaluator.by_stream) evaluator.runStream(&reader.stream, unit) else evaluator.runPanel(&reader.panel, unit * group_lanes);
+            const panel = evaluator.next_panel.fetchAdd(1, .monotonic);
+            if (panel >= evaluator.panelCount()) return;
+            evaluator.runPanel(&evaluator.panels[worker], panel * group_lanes);
         }
     }
 
@@ -141,27 +138,35 @@ pub const Evaluator = struct {
         return evaluator.states[index * bytes ..][0..bytes];
     }
 
-    fn runStream(evaluator: *Evaluator, reader: *single.Stream, index: usize) void {
+    fn runRows(evaluator: *Evaluator, rows: *few.Rows, index: u32) void {
         const model = evaluator.model;
         const kernels = evaluator.kernels;
-        const text = evaluator.batch[index * (evaluator.length + 1) ..][0 .. evaluator.length + 1];
-        reader.loadState(kernels, model, evaluator.state(index));
-        var loss: i32 = 0;
-        var bits: f64 = 0;
-        var begin: usize = 0;
-        while (begin < evaluator.length) : (begin += single.chunk) {
-            const count = @min(single.chunk, evaluator.length - begin);
-            if (!reader.read(kernels, model, null, text[begin..][0..count], &evaluator.pool.cancelled)) return;
-            for (0..count) |t| {
-                loss += reader.loss(kernels, model, t, text[begin + t + 1]);
-                bits += evaluator.exactBits(.{ .first = reader.logits + t * ops.rowBytes(model.shape.vocabulary), .quad = 4 }, text[begin + t + 1]);
-            }
-            _ = evaluator.done.fetchAdd(count, .release);
+        const stride = evaluator.length + 1;
+        const team: few.Team = .{ .pool = evaluator.pool, .index = index, .count = @intCast(evaluator.pool.workers.len) };
+        if (index == 0) {
+            rows.loadStates(kernels, model, evaluator.states);
+            @memset(evaluator.losses, 0);
+            @memset(evaluator.bits, 0);
         }
-        reader.storeState(kernels, model, evaluator.state(index));
-        evaluator.losses[index] = loss;
-        evaluator.bits[index] = bits;
+        evaluator.pool.barrier({}, nothing);
+        var starts: [few.members_max]usize = undefined;
+        var begin: u32 = 0;
+        while (begin < evaluator.length) : (begin += rows.chunk) {
+            const count = @min(rows.chunk, evaluator.length - begin);
+            for (starts[0..evaluator.streams], 0..) |*start_at, s| start_at.* = s * stride + begin;
+            if (!rows.read(team, kernels, model, null, evaluator.batch, starts[0..evaluator.streams], count, &evaluator.pool.cancelled)) return;
+            if (index != 0) continue;
+            for (0..count) |t| for (0..evaluator.streams) |s| {
+                const target = evaluator.batch[starts[s] + t + 1];
+                evaluator.losses[s] += rows.lossOf(kernels, model, t, s, target);
+                evaluator.bits[s] += evaluator.exactBits(.{ .first = rows.logitsOf(model, t, s), .quad = 4 }, target);
+            };
+            _ = evaluator.done.fetchAdd(count * evaluator.streams, .release);
+        }
+        if (index == 0) rows.storeStates(kernels, model, evaluator.states);
     }
+
+    fn nothing(_: void) void {}
 
     fn runPanel(evaluator: *Evaluator, panel: *forward.Panel, first: usize) void {
         const model = evaluator.model;
@@ -209,22 +214,21 @@ pub const Evaluator = struct {
         return logits.first[(v >> 2) * logits.quad + (v & 3)] ^ @as(u8, @intCast(evaluator.kernels.bias ^ 0x80));
     }
 
-    /// Reads `text` with the first stream on the calling thread, then leaves the next token's logits in `logits` (V).
-    /// Only for evaluators of one stream.
+    /// Reads `text` with the one stream on the calling thread, then leaves the next token's logits in `logits` (V).
     pub fn feed(evaluator: *Evaluator, text: []const u8, logits: []i8) void {
         const model = evaluator.model;
-        const reader = &evaluator.readers[0].stream;
+        const rows = &evaluator.rows.?;
         const never: std.atomic.Value(bool) = .init(false);
-        reader.loadState(evaluator.kernels, model, evaluator.state(0));
+        rows.loadStates(evaluator.kernels, model, evaluator.states);
         var last: usize = 0;
         var begin: usize = 0;
-        while (begin < text.len) : (begin += single.chunk) {
-            const count = @min(single.chunk, text.len - begin);
-            _ = reader.read(evaluator.kernels, model, null, text[begin..][0..count], &never);
+        while (begin < text.len) : (begin += rows.chunk) {
+            const count: u32 = @intCast(@min(rows.chunk, text.len - begin));
+            _ = rows.read(.solo, evaluator.kernels, model, null, text, &.{begin}, count, &never);
             last = count - 1;
         }
-        reader.storeState(evaluator.kernels, model, evaluator.state(0));
-        const row: Logits = .{ .first = reader.logits + last * ops.rowBytes(model.shape.vocabulary), .quad = 4 };
+        rows.storeStates(evaluator.kernels, model, evaluator.states);
+        const row: Logits = .{ .first = rows.logitsOf(model, last, 0), .quad = 4 };
         for (logits, 0..) |*logit, v| logit.* = @bitCast(evaluator.offsetLogit(row, v) ^ 0x80);
     }
 };

@@ -137,7 +137,8 @@ pub const Embed = extern struct {
     groups: u32,
 };
 
-// One member by itself: activations are rows, [tokens][width padded to 64], inputs in lanes. Stored biased like panels,
+// Few members, without lanes: activations are rows, [rows of x][width padded to 64], with the inputs in SIMD lanes. Row j is
+// some token of member j mod (2 * pairs): pairs in turn, each plus side before its minus side. Stored biased like panels,
 // but bytes past the width are raw zeros wherever a matrix product or a noise dot reads.
 
 /// Bytes of one row of `width` values.
@@ -145,43 +146,46 @@ pub fn rowBytes(width: usize) usize {
     return layout.alignUp(width, 64);
 }
 
-/// Matmul for one member: out[t][r] = clip((sum_k x[t][k] * W[r][k] + ((dots[t] * A[r]) >> perturb_shift)) >> shift).
+/// out[j][r] = clip((sum_k x[j][k] * W[r][k] + ((dots[j] * A[r]) >> perturb_shift)) >> shift) for some rows r of a matrix.
 pub const RowsMatmul = extern struct {
-    x: [*]const u8, // [tokens][rowBytes(cols)]
+    x: [*]const u8, // [count][rowBytes(cols)]
     weights: [*]const i8, // (rows, cols), readable 64 bytes past its end
     offsets: [*]const i32, // (rows)
-    out: [*]u8, // [tokens][rowBytes(rows)]
-    tokens: u32,
+    out: [*]u8, // [count], out_stride apart
+    out_stride: usize,
+    count: u32,
     rows: u32, // multiple of 16
     cols: u32, // multiple of 16
     shift: u32,
     perturb_shift: u32,
-    perturbed: u32,
-    a: [*]const i8, // [rows]
-    dots: [*]const i32, // [tokens]
+    pairs: u32, // 0: clean weights, `a` and `dots` unused
+    a: [*]const i8, // [rows] of the first pair
+    a_stride: usize, // bytes from one pair's A to the next
+    dots: [*]const i32, // [count]
 };
 
-/// dots[t] = sign * sum_k x[t][k] * B[k].
+/// dots[j] = +-sum_k x[j][k] * B[k], + for plus sides.
 pub const RowsNoiseDot = extern struct {
-    x: [*]const u8, // [tokens][rowBytes(cols)]
-    b: [*]const i8, // [rowBytes(cols)]
-    dots: [*]i32, // [tokens]
-    tokens: u32,
+    x: [*]const u8, // [count][rowBytes(cols)]
+    b: [*]const i8, // [rowBytes(cols)] of the first pair
+    b_stride: usize, // bytes from one pair's B to the next
+    b_sums: [*]const i32, // [pairs]: sum of B over the inputs
+    pairs: u32,
+    dots: [*]i32, // [count]
+    count: u32,
     cols: u32,
-    sign: i32,
-    b_sum: i32, // over the inputs
 };
 
-/// LayerNorm for one member.
+/// LayerNorm by rows.
 pub const RowsLayerNorm = extern struct {
-    x: [*]const u8, // [tokens][rowBytes(width)]
+    x: [*]const u8, // [count][rowBytes(width)]
     weight: [*]const i8, // (width)
     out: [*]u8,
-    tokens: u32,
+    count: u32,
     width: u32,
 };
 
-/// One token's loss: log2fix(sum_v EXP2[logit_v + 128]) - (logit_target + 128), in 1/16 bit.
+/// One row's loss: log2fix(sum_v EXP2[logit_v + 128]) - (logit_target + 128), in 1/16 bit.
 pub const RowsLoss = extern struct {
     logits: [*]const u8, // [vocabulary]
     vocabulary: u32,
@@ -206,7 +210,7 @@ pub const Table = extern struct {
     rows_matmul: *const fn (*const RowsMatmul) callconv(.c) void,
     rows_noise_dot: *const fn (*const RowsNoiseDot) callconv(.c) void,
     rows_layer_norm: *const fn (*const RowsLayerNorm) callconv(.c) void,
-    /// ForgetGate and StateUpdate for one token of one member: buffers are [width], `groups` is unused.
+    /// ForgetGate and StateUpdate for one row, or a part of it: buffers are [width], `groups` is unused.
     row_forget_gate: *const fn (*const ForgetGate) callconv(.c) void,
     row_state_update: *const fn (*const StateUpdate) callconv(.c) void,
     rows_loss: *const fn (*RowsLoss) callconv(.c) void,

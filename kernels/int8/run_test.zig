@@ -73,7 +73,7 @@ fn replay(case: Case, tier: cpu.Tier, pool: *Pool, panel_groups: u32) !void {
         .threshold = config.threshold,
         .perturb_shift = 8,
         .panel_groups = panel_groups,
-        .mode = if (panel_groups == 3) .members else .auto,
+        .mode = if (panel_groups == 3) .rows else .auto,
     });
     defer trainer.deinit();
     for (case.steps[0..@min(steps_max, case.steps.len)]) |step| {

@@ -233,27 +233,28 @@ fn signed(byte: u8) i32 {
 }
 
 fn rowsMatmul(op: *const ops.RowsMatmul) callconv(.c) void {
-    for (0..op.tokens) |t| {
-        const x = op.x + t * ops.rowBytes(op.cols);
+    for (0..op.count) |j| {
+        const x = op.x + j * ops.rowBytes(op.cols);
         for (0..op.rows) |r| {
             var sum: i32 = 0;
             for (x[0..op.cols], op.weights[r * op.cols ..][0..op.cols]) |input, w| sum += signed(input) * w;
-            if (op.perturbed != 0) sum += (op.dots[t] * op.a[r]) >> @intCast(op.perturb_shift);
-            op.out[t * ops.rowBytes(op.rows) + r] = @bitCast(clip(sum >> @intCast(op.shift)));
+            if (op.pairs != 0) sum += (op.dots[j] * op.a[j / 2 % op.pairs * op.a_stride + r]) >> @intCast(op.perturb_shift);
+            op.out[j * op.out_stride + r] = @bitCast(clip(sum >> @intCast(op.shift)));
         }
     }
 }
 
 fn rowsNoiseDot(op: *const ops.RowsNoiseDot) callconv(.c) void {
-    for (0..op.tokens) |t| {
+    for (0..op.count) |j| {
+        const b = op.b + j / 2 % op.pairs * op.b_stride;
         var sum: i32 = 0;
-        for (op.x[t * ops.rowBytes(op.cols) ..][0..op.cols], op.b[0..op.cols]) |input, b| sum += signed(input) * b;
-        op.dots[t] = op.sign * sum;
+        for (op.x[j * ops.rowBytes(op.cols) ..][0..op.cols], b[0..op.cols]) |input, factor| sum += signed(input) * factor;
+        op.dots[j] = if (j % 2 == 0) sum else -sum;
     }
 }
 
 fn rowsLayerNorm(op: *const ops.RowsLayerNorm) callconv(.c) void {
-    for (0..op.tokens) |t| {
+    for (0..op.count) |t| {
         const x = op.x[t * ops.rowBytes(op.width) ..][0..op.width];
         var sum: i32 = 0;
         for (x) |value| sum += @intCast(@abs(signed(value)));

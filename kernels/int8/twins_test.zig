@@ -375,10 +375,10 @@ test "rows: matrix products and noise dots" {
     try everyTier(struct {
         fn case(table: *const ops.Table, random: std.Random) !void {
             const bias: u8 = @intCast(table.bias);
-            for (widths) |cols| for ([_]u32{ 16, 48, 128 }) |rows| for ([_]u32{ 1, 2, 3, 8 }) |tokens| for (styles) |style| {
-                const x = try initRows(tokens, cols, bias, random, style);
+            for (widths) |cols| for ([_]u32{ 16, 48, 128 }) |rows| for ([_]u32{ 1, 2, 3, 8 }) |count| for (styles) |style| for ([_]u32{ 0, 1, 3 }) |pairs| {
+                const x = try initRows(count, cols, bias, random, style);
                 defer x.deinit();
-                const out = try initRows(tokens, rows, bias, random, .zero);
+                const out = try initRows(count, rows, bias, random, .zero);
                 defer out.deinit();
                 const weights = try randomI8(random, rows * cols + 64, -127, 127);
                 defer gpa.free(weights);
@@ -388,35 +388,47 @@ test "rows: matrix products and noise dots" {
                     offset.* = 0;
                     for (weights[r * cols ..][0..cols]) |w| offset.* -= w * @as(i32, bias);
                 }
-                const noise = try randomI8(random, rows + ops.rowBytes(cols), -31, 31);
+                const block = rows + ops.rowBytes(cols);
+                const noise = try randomI8(random, 3 * block, -31, 31);
                 defer gpa.free(noise);
-                @memset(noise[rows + cols ..], 0);
-                var b_sum: i32 = 0;
-                for (noise[rows..]) |b| b_sum += b;
-                for ([_]u32{ 0, 1 }) |perturbed| {
-                    var dots: [2][8]i32 = undefined;
-                    for ([_]Both{ x, out }, 0..) |_, side| {
-                        const kernels = if (side == 0) &scalar.table else table;
-                        const input = if (side == 0) x.plain.ptr else x.tier.ptr;
-                        kernels.rows_noise_dot(&.{ .x = input, .b = noise.ptr + rows, .dots = &dots[side], .tokens = tokens, .cols = cols, .sign = -1, .b_sum = b_sum });
-                        kernels.rows_matmul(&.{
-                            .x = input,
-                            .weights = weights.ptr,
-                            .offsets = offsets.ptr,
-                            .out = if (side == 0) out.plain.ptr else out.tier.ptr,
-                            .tokens = tokens,
-                            .rows = rows,
-                            .cols = cols,
-                            .shift = 8,
-                            .perturb_shift = 8,
-                            .perturbed = perturbed,
-                            .a = noise.ptr,
-                            .dots = &dots[side],
-                        });
-                    }
-                    try std.testing.expectEqualSlices(i32, dots[0][0..tokens], dots[1][0..tokens]);
-                    try expectSameRows(out, tokens, rows, bias);
+                var b_sums: [3]i32 = @splat(0);
+                for (&b_sums, 0..) |*sum, pair| {
+                    @memset(noise[pair * block + rows + cols .. (pair + 1) * block], 0);
+                    for (noise[pair * block + rows ..][0..cols]) |b| sum.* += b;
                 }
+                var dots: [2][8]i32 = @splat(@splat(0));
+                for (0..2) |side| {
+                    const kernels = if (side == 0) &scalar.table else table;
+                    const input = if (side == 0) x.plain.ptr else x.tier.ptr;
+                    if (pairs != 0) kernels.rows_noise_dot(&.{
+                        .x = input,
+                        .b = noise.ptr + rows,
+                        .b_stride = block,
+                        .b_sums = &b_sums,
+                        .pairs = pairs,
+                        .dots = &dots[side],
+                        .count = count,
+                        .cols = cols,
+                    });
+                    kernels.rows_matmul(&.{
+                        .x = input,
+                        .weights = weights.ptr,
+                        .offsets = offsets.ptr,
+                        .out = if (side == 0) out.plain.ptr else out.tier.ptr,
+                        .out_stride = ops.rowBytes(rows),
+                        .count = count,
+                        .rows = rows,
+                        .cols = cols,
+                        .shift = 8,
+                        .perturb_shift = 8,
+                        .pairs = pairs,
+                        .a = noise.ptr,
+                        .a_stride = block,
+                        .dots = &dots[side],
+                    });
+                }
+                try std.testing.expectEqualSlices(i32, &dots[0], &dots[1]);
+                try expectSameRows(out, count, rows, bias);
             };
         }
     }.case);
@@ -435,8 +447,8 @@ test "rows: layer norm, gates, loss" {
                 defer x.deinit();
                 const out = try initRows(tokens, width, bias, random, .any);
                 defer out.deinit();
-                scalar.table.rows_layer_norm(&.{ .x = x.plain.ptr, .weight = weight.ptr, .out = out.plain.ptr, .tokens = tokens, .width = width });
-                table.rows_layer_norm(&.{ .x = x.tier.ptr, .weight = weight.ptr, .out = out.tier.ptr, .tokens = tokens, .width = width });
+                scalar.table.rows_layer_norm(&.{ .x = x.plain.ptr, .weight = weight.ptr, .out = out.plain.ptr, .count = tokens, .width = width });
+                table.rows_layer_norm(&.{ .x = x.tier.ptr, .weight = weight.ptr, .out = out.tier.ptr, .count = tokens, .width = width });
                 try expectSameRows(out, tokens, width, bias);
 
                 var buffers: [7]Both = undefined;

@@ -566,71 +566,76 @@ pub fn Kernels(comptime dot: type) type {
             var row: u32 = 0;
             // A block of rows stays in the L1 cache while all tokens pass by it; the first to pass asks for the next block.
             while (row < op.rows) : (row += 16) {
-                rowsTile(1, 16, true, op.*, 0, row);
-                var t: u32 = 1;
-                if (dot.row_sums == 16) while (t + 2 <= op.tokens) : (t += 2) {
-                    rowsTile(2, 8, false, op.*, t, row);
-                    rowsTile(2, 8, false, op.*, t, row + 8);
+                if (dot.row_sums == 16 and op.count >= 2) {
+                    rowsTile(2, 8, true, op.*, 0, row);
+                    rowsTile(2, 8, true, op.*, 0, row + 8);
+                } else rowsTile(1, 16, true, op.*, 0, row);
+                var j: u32 = if (dot.row_sums == 16 and op.count >= 2) 2 else 1;
+                if (dot.row_sums == 16) while (j + 2 <= op.count) : (j += 2) {
+                    rowsTile(2, 8, false, op.*, j, row);
+                    rowsTile(2, 8, false, op.*, j, row + 8);
                 };
-                while (t < op.tokens) : (t += 1) rowsTile(1, 16, false, op.*, t, row);
+                while (j < op.count) : (j += 1) rowsTile(1, 16, false, op.*, j, row);
             }
         }
 
-        /// tokens * rows = 16 sums over all inputs, 64 inputs at a time.
-        inline fn rowsTile(comptime tokens: u32, comptime rows: u32, comptime ahead: bool, op: ops.RowsMatmul, t: usize, row: usize) void {
+        /// count * rows = 16 sums over all inputs, 64 inputs at a time. Two rows of x are the two sides of one pair.
+        inline fn rowsTile(comptime count: u32, comptime rows: u32, comptime ahead: bool, op: ops.RowsMatmul, j: usize, row: usize) void {
             @setEvalBranchQuota(20000);
             const cols: usize = op.cols;
             const stride = ops.rowBytes(cols);
             const weights: [*]const u8 = @ptrCast(op.weights + row * cols);
-            const x = op.x + t * stride;
+            const x = op.x + j * stride;
             var acc: [16]V16 = @splat(@splat(0));
             // As many sums at a time as stay in registers.
-            const rows_at_once = dot.row_sums / tokens;
+            const rows_at_once = dot.row_sums / count;
             inline for (0..rows / rows_at_once) |pass| {
                 var k: usize = 0;
                 while (k < cols) : (k += 64) {
-                    var inputs: [tokens]V16 = undefined;
-                    inline for (0..tokens) |i| inputs[i] = @bitCast(load64(x + i * stride + k));
+                    var inputs: [count]V16 = undefined;
+                    inline for (0..count) |i| inputs[i] = @bitCast(load64(x + i * stride + k));
                     inline for (pass * rows_at_once..(pass + 1) * rows_at_once) |r| {
                         if (ahead) fetch(weights + (16 + r) * cols + k);
                         const w: V16 = @bitCast(load64(weights + r * cols + k));
-                        inline for (0..tokens) |i| acc[i * rows + r] = dot.dot(acc[i * rows + r], inputs[i], w);
+                        inline for (0..count) |i| acc[i * rows + r] = dot.dot(acc[i * rows + r], inputs[i], w);
                     }
                 }
             }
             var sums = sumEach(acc);
-            if (dot.bias != 0) sums +%= repeat(tokens, op.offsets[row..][0..rows].*);
-            if (op.perturbed != 0) {
-                const factor = repeat(tokens, @as([rows]i32, @as(@Vector(rows, i32), @as(@Vector(rows, i8), op.a[row..][0..rows].*))));
-                const dots: V16 = if (tokens == 1) @splat(op.dots[t]) else std.simd.join(@as(@Vector(8, i32), @splat(op.dots[t])), @as(@Vector(8, i32), @splat(op.dots[t + 1])));
+            if (dot.bias != 0) sums +%= repeat(count, op.offsets[row..][0..rows].*);
+            if (op.pairs != 0) {
+                const a = op.a + j / 2 % op.pairs * op.a_stride + row;
+                const factor = repeat(count, @as([rows]i32, @as(@Vector(rows, i32), @as(@Vector(rows, i8), a[0..rows].*))));
+                const dots: V16 = if (count == 1) @splat(op.dots[j]) else std.simd.join(@as(@Vector(8, i32), @splat(op.dots[j])), @as(@Vector(8, i32), @splat(op.dots[j + 1])));
                 sums +%= (dots *% factor) >> @splat(@intCast(op.perturb_shift));
             }
             const shifted = sums >> @as(@Vector(16, u5), @splat(@intCast(op.shift)));
             const clipped: V16 = @max(@as(V16, @min(shifted, @as(V16, @splat(127)))), @as(V16, @splat(-127)));
             const bytes: [16]u8 = @as(@Vector(16, u8), @bitCast(@as(@Vector(16, i8), @truncate(clipped)))) ^ @as(@Vector(16, u8), @splat(dot.bias));
-            inline for (0..tokens) |i| op.out[(t + i) * ops.rowBytes(op.rows) + row ..][0..rows].* = bytes[i * rows ..][0..rows].*;
+            inline for (0..count) |i| op.out[(j + i) * op.out_stride + row ..][0..rows].* = bytes[i * rows ..][0..rows].*;
         }
 
-        inline fn repeat(comptime tokens: u32, values: [16 / tokens]i32) V16 {
-            return if (tokens == 1) values else std.simd.join(@as(@Vector(8, i32), values), @as(@Vector(8, i32), values));
+        inline fn repeat(comptime count: u32, values: [16 / count]i32) V16 {
+            return if (count == 1) values else std.simd.join(@as(@Vector(8, i32), values), @as(@Vector(8, i32), values));
         }
 
         fn rowsNoiseDot(op: *const ops.RowsNoiseDot) callconv(.c) void {
             const stride = ops.rowBytes(op.cols);
-            for (0..op.tokens) |t| {
+            for (0..op.count) |j| {
+                const pair = j / 2 % op.pairs;
+                const b: [*]const u8 = @ptrCast(op.b + pair * op.b_stride);
                 var sum: V16 = @splat(0);
                 var k: usize = 0;
-                while (k < op.cols) : (k += 64) {
-                    sum = dot.dot(sum, @bitCast(load64(op.x + t * stride + k)), @bitCast(load64(@ptrCast(op.b + k))));
-                }
-                op.dots[t] = op.sign *% (@reduce(.Add, sum) -% op.b_sum *% dot.bias);
+                while (k < op.cols) : (k += 64) sum = dot.dot(sum, @bitCast(load64(op.x + j * stride + k)), @bitCast(load64(b + k)));
+                const value = @reduce(.Add, sum) -% op.b_sums[pair] *% dot.bias;
+                op.dots[j] = if (j % 2 == 0) value else -%value;
             }
         }
 
         fn rowsLayerNorm(op: *const ops.RowsLayerNorm) callconv(.c) void {
             const ones: V16 = @splat(0x01010101);
             const low: Half = @splat(0xff);
-            for (0..op.tokens) |t| {
+            for (0..op.count) |t| {
                 const x = op.x + t * ops.rowBytes(op.width);
                 const out = op.out + t * ops.rowBytes(op.width);
                 var sum: V16 = @splat(0);

@@ -64,7 +64,7 @@ export interface TrainerShape {
   sigma_shift: number;
   /** Groups of 16 pairs that run side by side; 0: the library chooses. Never changes a result. */
   panel_groups?: number;
-  /** How members are run: 0 the library chooses, 1 in panels, 2 one by one. Never changes a result. */
+  /** How members are run: 0 the library chooses, 1 in panels, 2 by rows. Never changes a result. */
   mode?: number;
 }
 
