@@ -1,6 +1,6 @@
 // One training step of integer EGGROLL (preset egg.c): noise, the forward passes of the whole population, fitness, update.
 // A step is one task of the pool: panels of members are shared out, one barrier, then blocks of weight rows. Populations
-// that are too small for panels run by rows, all threads on every matrix. Which way it goes never changes a result.
+// that are too small for panels run by rows (rows.zig). Which way it goes never changes a result.
 // It does not choose data or count steps: src/learners/eggroll-int8.ts does. Algorithm: d0rc/egg.c, full_trained_egg.c.
 const std = @import("std");
 const layout = @import("layout.zig");
@@ -67,7 +67,8 @@ pub const Trainer = struct {
 
     pub const Mode = enum(u32) { auto = 0, panels = 1, rows = 2 };
 
-    const Few = struct { rows: few.Rows, noise: few.Noise };
+    /// Every thread has its pairs and rows of its own; with fewer pairs than threads, all work on the same rows.
+    const Few = struct { rows: []few.Rows, noise: few.Noise };
     const Worker = struct {
         panel: ?forward.Panel,
         scratch: []align(64) u8,
@@ -86,7 +87,7 @@ pub const Trainer = struct {
         return (if (states <= spare_states_max) 2 * states else states) + residentNoise(model, shape) +
             @as(usize, shape.pairs) * (shape.sequence + 1) + @as(usize, groups) * group_lanes * 5 +
             threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes) + if (byRows(shape, threads))
-                few.Rows.bytesNeeded(model, 2 * shape.pairs) + few.Noise.bytesNeeded(model, shape.pairs)
+                setsOf(shape, threads) * few.Rows.bytesNeeded(model, membersOfSet(shape, threads)) + few.Noise.bytesNeeded(model, shape.pairs)
             else
                 threads * forward.Panel.bytesNeeded(model, panelGroups(shape, threads));
     }
@@ -162,12 +163,16 @@ pub const Trainer = struct {
         trainer.fitness = try os.allocate(i8, groups * pair_lanes);
         const by_rows = byRows(shape, threads);
         if (by_rows) {
-            var rows: few.Rows = undefined;
-            try rows.init(model, 2 * shape.pairs);
-            errdefer rows.deinit();
             var noise: few.Noise = undefined;
             try noise.init(model, shape.pairs, shape.perturb_shift);
-            trainer.few = .{ .rows = rows, .noise = noise };
+            errdefer noise.deinit();
+            const sets = try gpa.alloc(few.Rows, setsOf(shape, threads));
+            for (sets, 0..) |*rows, i| rows.init(model, membersOfSet(shape, threads)) catch |err| {
+                for (sets[0..i]) |*earlier| earlier.deinit();
+                gpa.free(sets);
+                return err;
+            };
+            trainer.few = .{ .rows = sets, .noise = noise };
         }
         const own = workerBytes(model, shape, threads);
         const workers = try gpa.alloc(Worker, threads);
@@ -190,7 +195,8 @@ pub const Trainer = struct {
         if (trainer.next_states.ptr != trainer.states.ptr) os.free(trainer.next_states);
         inline for (.{ "batch", "states", "noise", "losses", "fitness" }) |name| os.free(@field(trainer, name));
         if (trainer.few) |*few_members| {
-            few_members.rows.deinit();
+            for (few_members.rows) |*rows| rows.deinit();
+            std.heap.page_allocator.free(few_members.rows);
             few_members.noise.deinit();
         }
         for (trainer.workers) |*worker| {
@@ -224,6 +230,15 @@ pub const Trainer = struct {
         if (shape.panel_groups != 0 or !fits) return false;
         const rounds = (groupsOf(shape.pairs) + threads - 1) / threads;
         return 17 * shape.pairs < 10 * rounds * threads * pair_lanes;
+    }
+
+    fn setsOf(shape: Shape, threads: u32) u32 {
+        return if (shape.pairs >= threads) threads else 1;
+    }
+
+    fn membersOfSet(shape: Shape, threads: u32) u32 {
+        const sets = setsOf(shape, threads);
+        return 2 * ((shape.pairs + sets - 1) / sets);
     }
 
     /// Panels of one step.
@@ -337,38 +352,50 @@ pub const Trainer = struct {
         }
     }
 
-    /// Noise, all tokens and losses of a few members, by all threads together.
+    /// Noise, all tokens and losses of a few members: this thread's own, or all of them with the other threads.
     fn runRows(trainer: *Trainer, index: u32) void {
         const model = trainer.model;
         const kernels = trainer.kernels;
-        const rows = &trainer.few.?.rows;
+        const threads: u32 = @intCast(trainer.pool.workers.len);
         const noise = &trainer.few.?.noise;
-        const team: few.Team = .{ .pool = trainer.pool, .index = index, .count = @intCast(trainer.pool.workers.len) };
         while (next(&trainer.next_group, trainer.groups)) |group| {
             const block = trainer.noise.ptr + group * model.noise_bytes;
             trainer.fillGroup(group, block);
             for (group * pair_lanes..@min((group + 1) * pair_lanes, trainer.shape.pairs)) |pair| noise.take(model, pair, block);
         }
-        if (index == 0) {
-            rows.loadStates(kernels, model, trainer.states);
-            @memset(trainer.losses, 0);
+        const sets = trainer.few.?.rows;
+        const together = sets.len == 1;
+        const set = if (together) 0 else index;
+        const rows = &sets[set];
+        const first = trainer.shape.pairs * set / @as(u32, @intCast(sets.len));
+        const pairs = trainer.shape.pairs * (set + 1) / @as(u32, @intCast(sets.len)) - first;
+        const leads = !together or index == 0;
+        const state_bytes = model.shape.layers * model.shape.hidden;
+        const states = [2]usize{ 2 * first * state_bytes, 2 * (first + pairs) * state_bytes };
+        const losses = trainer.losses[2 * first ..][0 .. 2 * pairs];
+        if (leads) {
+            rows.members = 2 * pairs;
+            rows.loadStates(kernels, model, trainer.states[states[0]..states[1]]);
+            @memset(losses, 0);
         }
         trainer.pool.barrier(trainer, nothing);
+        const team: few.Team = if (together) .{ .pool = trainer.pool, .index = index, .count = threads } else .solo;
         const stride = trainer.shape.sequence + 1;
         const cancelled = if (trainer.cancellable()) &trainer.pool.cancelled else &never;
         var starts: [few.members_max]usize = undefined;
         var begin: u32 = 0;
         while (begin < trainer.shape.sequence) : (begin += rows.chunk) {
             const count = @min(rows.chunk, trainer.shape.sequence - begin);
-            for (starts[0..rows.members], 0..) |*start_at, m| start_at.* = m / 2 * stride + begin;
-            if (!rows.read(team, kernels, model, noise, trainer.batch, starts[0..rows.members], count, cancelled)) return;
-            if (index != 0) continue;
-            for (0..count) |t| for (trainer.losses, 0..) |*loss, m| {
+            for (starts[0 .. 2 * pairs], 0..) |*start_at, m| start_at.* = (first + m / 2) * stride + begin;
+            const of: few.NoiseOf = .{ .noise = noise, .first = first, .count = pairs };
+            if (!rows.read(team, kernels, model, of, trainer.batch, starts[0 .. 2 * pairs], count, cancelled)) return;
+            if (!leads) continue;
+            for (0..count) |t| for (losses, 0..) |*loss, m| {
                 loss.* += rows.lossOf(kernels, model, t, m, trainer.batch[starts[m] + t + 1]);
             };
-            _ = trainer.done.fetchAdd(count * rows.members, .release);
+            _ = trainer.done.fetchAdd(count * 2 * pairs, .release);
         }
-        if (index == 0) rows.storeStates(kernels, model, trainer.next_states);
+        if (leads) rows.storeStates(kernels, model, trainer.next_states[states[0]..states[1]]);
     }
 
     fn fillGroup(trainer: *Trainer, group: usize, block: [*]u8) void {

@@ -1,6 +1,6 @@
 // The forward pass of a few members (or clean streams) without lanes: what is too little for a panel (forward.zig). A chunk
-// of time goes through a layer at once, so that all matrices but the two recurrent ones see many rows; every matrix is
-// split by rows over a team of threads. Same arithmetic, same bits. Used by eggroll.zig and evaluate.zig.
+// of time goes through a layer at once, so that all matrices but the two recurrent ones see many rows; a team of threads
+// may split every matrix by rows. Same arithmetic, same bits. Used by eggroll.zig and evaluate.zig.
 const std = @import("std");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
@@ -90,6 +90,9 @@ pub const Noise = struct {
         }
     }
 };
+
+/// The noise of pairs first .. first + count: those of one set of rows.
+pub const NoiseOf = struct { noise: *const Noise, first: u32, count: u32 };
 
 pub const Rows = struct {
     /// Members or streams side by side.
@@ -182,7 +185,7 @@ pub const Rows = struct {
         team: Team,
         kernels: *const ops.Table,
         model: *const Model,
-        noise: ?*const Noise,
+        noise: ?NoiseOf,
         text: []const u8,
         starts: []const usize,
         count: u32,
@@ -232,7 +235,7 @@ const Work = struct {
     team: Team,
     kernels: *const ops.Table,
     model: *const Model,
-    noise: ?*const Noise,
+    noise: ?NoiseOf,
 
     /// Waits for the team, then tells all of it the same: whether to stop.
     fn stopped(work: Work, cancelled: *const std.atomic.Value(bool)) bool {
@@ -267,15 +270,16 @@ const Work = struct {
         if (mine.from == mine.to) return;
         var dots: [members_max]i32 = undefined;
         var a: [*]const i8 = work.model.weights.ptr;
-        if (work.noise) |noise| {
-            a = noise.memory.ptr;
+        if (work.noise) |of| {
+            const noise = of.noise;
+            a = noise.memory.ptr + of.first * noise.stride;
             for (work.model.matrices[0..index]) |earlier| a += ops.rowBytes(earlier.rows) + ops.rowBytes(earlier.cols);
             work.kernels.rows_noise_dot(&.{
                 .x = x,
                 .b = a + ops.rowBytes(matrix.rows),
                 .b_stride = noise.stride,
-                .b_sums = noise.b_sums.ptr + index * noise.pairs,
-                .pairs = noise.pairs,
+                .b_sums = noise.b_sums.ptr + index * noise.pairs + of.first,
+                .pairs = of.count,
                 .dots = &dots,
                 .count = @intCast(count),
                 .cols = matrix.cols,
@@ -291,10 +295,10 @@ const Work = struct {
             .rows = @intCast(mine.to - mine.from),
             .cols = matrix.cols,
             .shift = matrix.shift,
-            .perturb_shift = if (work.noise) |noise| noise.perturb_shift else 0,
-            .pairs = if (work.noise) |noise| noise.pairs else 0,
+            .perturb_shift = if (work.noise) |of| of.noise.perturb_shift else 0,
+            .pairs = if (work.noise) |of| of.count else 0,
             .a = a + mine.from,
-            .a_stride = if (work.noise) |noise| noise.stride else 0,
+            .a_stride = if (work.noise) |of| of.noise.stride else 0,
             .dots = &dots,
         });
     }
