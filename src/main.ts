@@ -15,7 +15,7 @@ const commands: Record<string, { help: string; load: () => Promise<{ run: Run }>
   info: { help: "tell what this machine offers", load: () => import("./commands/info.ts") },
 };
 
-const root: CommandDef = { meta: { description: "trains small language models on the machine you have, in integers, without gradients" }, args: {} };
+const root: CommandDef = { meta: { description: "trains small language models on the machine you have, in integers, without gradients" }, args: { version: { type: "boolean", alias: "v", description: "print the version" } } };
 
 async function main(argv: string[]): Promise<number> {
   const { command, rest } = commandLine(argv, Object.keys(commands));

@@ -446,7 +446,7 @@ describe("the summary", () => {
 
   test("for people", () => {
     expect(summaryTable(summary, context)).toBe(
-      `  run            egg.c-3f2a91c4, finished after 300 steps, 3:03 min
+      `  run            egg.c-3f2a91c4, finished after 300 steps, 3:03 min of training
   training loss  8.912 → 3.050 bits/byte
   held-out loss  8.905 → 3.240 bits/byte
   entropy floor  2.100 bits/byte, the least that any model can reach
@@ -469,7 +469,7 @@ Next:
       { ...summary, status: "interrupted", steps: 1, seconds: 59.94, val_bits_per_byte: null, member_tokens_per_second: NaN },
       { ...context, folder: "my runs/it's", firstTrainBitsPerByte: null, entropyBitsPerByte: null, resumeCommand: "egg --config egg.json" },
     );
-    expect(table).toContain("interrupted after 1 step, 59.9 s\n");
+    expect(table).toContain("interrupted after 1 step, 59.9 s of training\n");
     expect(table).toContain("training loss  3.050 bits/byte\n");
     expect(table).toContain("Next:\n  egg --config egg.json   (carries this run on)\n  egg generate 'my runs/it'\\''s' --prompt");
     expect(table).not.toMatch(/held-out|entropy|NaN|null/);

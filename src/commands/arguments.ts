@@ -38,12 +38,12 @@ function orNear(word: string, candidates: Iterable<string>, prefix = ""): string
 }
 
 /**
- * The command of a whole argv (without the program). "train" is put in where argv is empty or begins with an option; -h, --help, -v and
- * --version in front give the commands "help" and "version". Throws EggError("usage") for a word that is none of `names`.
+ * The command of a whole argv (without the program). "train" is put in where argv is empty or begins with an option; help, -h, --help, -v
+ * and --version in front give the commands "help" and "version". Throws EggError("usage") for a word that is none of `names`.
  */
 export function commandLine(argv: readonly string[], names: readonly string[]): { command: string; rest: string[] } {
   const [first, ...rest] = argv;
-  if (first === "-h" || first === "--help") return { command: "help", rest };
+  if (first === "-h" || first === "--help" || first === "help") return { command: "help", rest };
   if (first === "-v" || first === "--version") return { command: "version", rest };
   if (first === undefined || first.startsWith("-")) return { command: "train", rest: [...argv] };
   if (names.includes(first)) return { command: first, rest };

@@ -1,4 +1,5 @@
 // `egg config`: write a commented config, show the effective one, check one, print the JSON schema.
+// Not what a knob is and allows (src/config/knobs.ts), nor how the layers become one (src/config/load.ts).
 import fs from "node:fs";
 import { defineCommand, type CommandDef } from "citty";
 import { initText } from "../config/init.ts";
@@ -7,6 +8,7 @@ import { defaultPreset, isPreset, presets } from "../config/presets.ts";
 import { configSchema } from "../config/schema.ts";
 import { EggError } from "../errors.ts";
 import { createTerminal, writeOut } from "../report/terminal.ts";
+import { errorCode, ioError } from "../run/files.ts";
 import { helpText, parseArguments, subcommandLine, wantsHelp, type StrictArgs } from "./arguments.ts";
 
 const sources = {
@@ -63,10 +65,8 @@ function init(argv: string[]): void {
   try {
     fs.writeFileSync(values.file, initText(values.preset), { flag: values.force ? "w" : "wx" });
   } catch (error) {
-    const exists = (error as NodeJS.ErrnoException).code === "EEXIST";
-    throw new EggError(exists ? "usage" : "resources", `[config] ${values.file}: ${exists ? "exists already" : (error as Error).message}.`, {
-      hint: exists ? "Choose another name, or --force to write over it." : "Choose a folder that can be written to.",
-    });
+    if (errorCode(error) !== "EEXIST") throw ioError(error, "write", values.file);
+    throw new EggError("usage", `[config] ${values.file}: exists already.`, { hint: "Choose another name, or --force to write over it." });
   }
   createTerminal({ quiet: false }).success(`wrote ${values.file}; train with: egg --config ${values.file}`);
 }

@@ -1,12 +1,11 @@
 // `egg eval`: the loss of a trained model on text, in exact bits per byte. Without --data: the run's own held-out text.
+// Not the measuring: src/models/evaluate.ts. Read next: trained.ts, which finds and opens the model.
 import { defineCommand } from "citty";
 import { openCorpus, splitCorpus } from "../data/corpus.ts";
 import { EggError } from "../errors.ts";
 import { textLoss } from "../models/evaluate.ts";
-import { cancel } from "../native/machine.ts";
 import { formatLoss } from "../report/progress.ts";
 import { writeOut } from "../report/terminal.ts";
-import { catchSignals, dieBySignal } from "../run/signals.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { openModel } from "./trained.ts";
 
@@ -30,12 +29,11 @@ export async function run(argv: string[]): Promise<number> {
   if (text === null) {
     throw new EggError("usage", `[eval] ${values.run}: the run held no text out (data.validation is 0).`, { hint: "Name a text with --data PATH." });
   }
-  const stop = catchSignals(() => cancel(model.context));
-  const loss = await textLoss(model, text, Infinity);
-  stop.release();
+  if (values.data !== undefined && text.bytes < 2) {
+    throw new EggError("data", `[eval] ${text.name}: an evaluation needs 2 bytes, found ${text.bytes}.`, { hint: "Name a longer text with --data." });
+  }
+  const loss = (await textLoss(model, text, Infinity))!; // never cancelled: a signal ends the process, which leaves nothing behind
   corpus.close();
-  if (stop.requested !== null) dieBySignal(stop.requested);
-  if (loss === null) throw new EggError("internal", "[eval] the evaluation was cancelled.");
   const result = {
     run: values.run,
     step: checkpoint.step,

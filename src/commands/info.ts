@@ -1,4 +1,5 @@
 // `egg info`: the program, the machine, and which kernels it can run with the reason for each that it cannot.
+// Not the asking: src/native/machine.ts does that.
 import os from "node:os";
 import { defineCommand } from "citty";
 import { machine } from "../native/machine.ts";

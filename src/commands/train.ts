@@ -2,12 +2,13 @@
 // No training here: src/run/loop.ts drives, src/learners/ learn. Read next: src/run/loop.ts.
 import path from "node:path";
 import { defineCommand } from "citty";
-import { effectiveConfigText, loadConfig } from "../config/load.ts";
+import { canonicalConfig, effectiveConfigText, loadConfig } from "../config/load.ts";
 import { openCorpus, splitCorpus, type Corpus } from "../data/corpus.ts";
+import { requireSequence } from "../data/streams.ts";
 import { EggrollInt8 } from "../learners/eggroll-int8.ts";
-import { openContext, tryLockFile } from "../native/machine.ts";
+import { chooseTier, openContext, tryLockFile } from "../native/machine.ts";
 import { createProgress, formatLoss, type Progress } from "../report/progress.ts";
-import { summaryJson, summaryTable } from "../report/summary.ts";
+import { shellWord, summaryJson, summaryTable } from "../report/summary.ts";
 import { createTerminal, writeOut, type Terminal } from "../report/terminal.ts";
 import { plainSample, showSample } from "../report/text.ts";
 import { runFolder, runState } from "../run/folder.ts";
@@ -47,7 +48,7 @@ export async function run(argv: string[]): Promise<number> {
   const corpus = await openCorpus(config.data.path);
   try {
     const folder = runFolder(config, values.name, corpus.fingerprint());
-    const again = commandText(values.config, repeated.set, values.out, values.name);
+    const again = commandText({ "--config": values.config, "--set": repeated.set, "--out": values.out, "--name": values.name, "--threads": values.threads });
     const report = (summary: Summary, view: View | null): void => {
       terminal.print(summaryTable(summary, {
         folder,
@@ -62,7 +63,7 @@ export async function run(argv: string[]): Promise<number> {
 
     const { state, summary: known } = runState(folder);
     if (values["dry-run"]) {
-      writeOut(effectiveConfigText(config));
+      writeOut(values.json ? `${canonicalConfig(config)}\n` : effectiveConfigText(config));
       terminal.info(`${folder}: ${state === "new" ? "a new run" : state === "finished" ? "finished, nothing to do" : "unfinished, would go on"}`);
       return 0;
     }
@@ -73,24 +74,27 @@ export async function run(argv: string[]): Promise<number> {
     }
 
     const text = splitCorpus(corpus, config.data.validation);
+    // What can be refused is refused before there is a folder.
+    requireSequence(text.train, config.trainer.sequence);
+    const tier = chooseTier();
     const view = new View(terminal, corpus, config.run.steps);
     const { summary, signal } = await runLoop({
       config,
       folder,
       force: values.force,
       program,
-      createLearner: () => new EggrollInt8(config, text, openContext(config.device.threads), admitPlan),
+      createLearner: () => new EggrollInt8(config, text, openContext(config.device.threads, tier), admitPlan),
       formatSample: plainSample,
       tryLock: tryLockFile,
       listener: view,
     });
     view.end();
+    report(summary, view);
     if (signal !== null) {
-      terminal.info(`stopped by ${signal} after step ${summary.steps}; the checkpoint is saved, the same command goes on from it`);
-      if (values.json) writeOut(summaryJson(summary));
+      const rest = summary.status === "finished" ? "the run is finished" : "the checkpoint is saved, the same command goes on from it";
+      terminal.info(`stopped by ${signal} after step ${summary.steps}; ${rest}`);
       dieBySignal(signal);
     }
-    report(summary, view);
     return 0;
   } finally {
     corpus.close();
@@ -103,6 +107,8 @@ class View implements RunListener {
   readonly #corpus: Corpus;
   readonly #steps: number;
   #progress: Progress | null = null;
+  #fromStart = true;
+  /** Losses at the start of the run; null where this process did not see it. */
   firstTrain: number | null = null;
   firstHeldOut: number | null = null;
 
@@ -113,10 +119,11 @@ class View implements RunListener {
   }
 
   started: RunListener["started"] = (learner, resumed) => {
+    this.#fromStart = resumed === null;
     const floor = this.#corpus.entropyBitsPerByte;
     this.#terminal.info(
       `${this.#corpus.name}: ${this.#corpus.bytes.toLocaleString("en")} bytes${floor === null ? "" : `, entropy ${formatLoss(floor)} bits/byte`}; ` +
-        `${learner.parameters.toLocaleString("en")} int8 weights, population ${learner.population.toLocaleString("en")}, ${learner.backend}, ${learner.threads} threads`,
+        `${learner.parameters.toLocaleString("en")} int8 weights, population ${learner.population.toLocaleString("en")}, ${learner.backend}, ${learner.threads} ${learner.threads === 1 ? "thread" : "threads"}`,
     );
     if (resumed !== null) this.#terminal.info(`going on from step ${resumed.step} (${path.basename(resumed.path)})`);
     this.#progress = createProgress(this.#terminal, {
@@ -131,12 +138,12 @@ class View implements RunListener {
   within: RunListener["within"] = (share) => this.#progress?.within(share);
 
   stepped: RunListener["stepped"] = (line, seconds) => {
-    this.firstTrain ??= line.train_bits_per_byte;
+    if (this.#fromStart) this.firstTrain ??= line.train_bits_per_byte;
     this.#progress?.step({ step: line.step, trainBitsPerByte: line.train_bits_per_byte, seconds });
   };
 
   evaluated: RunListener["evaluated"] = (_step, bitsPerByte) => {
-    this.firstHeldOut ??= bitsPerByte;
+    if (this.#fromStart) this.firstHeldOut ??= bitsPerByte;
     this.#progress?.evaluated(bitsPerByte);
   };
 
@@ -156,12 +163,7 @@ class View implements RunListener {
 }
 
 /** The command that was typed, for the person to type again. */
-function commandText(config: string | undefined, sets: readonly string[], out: string | undefined, name: string | undefined): string {
-  const quote = (word: string) => (/^[\w.,:=/@+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
-  const words = ["egg", "train"];
-  if (config !== undefined) words.push("--config", config);
-  for (const set of sets) words.push("--set", set);
-  if (out !== undefined) words.push("--out", out);
-  if (name !== undefined) words.push("--name", name);
-  return words.map(quote).join(" ");
+function commandText(options: Record<string, undefined | string | number | readonly string[]>): string {
+  const words = Object.entries(options).flatMap(([option, value]) => [value ?? []].flat().flatMap((each) => [option, shellWord(String(each))]));
+  return ["egg", "train", ...words].join(" ");
 }

@@ -1,6 +1,7 @@
 // A trained model by the RUN word of the command line: finds the checkpoint, checks it, puts it into native memory.
+// Not the container (src/run/checkpoint.ts) and not the meaning of RUN (src/run/folder.ts). Read next: generate.ts, eval.ts.
 import { EggError } from "../errors.ts";
-import type { Config } from "../config/knobs.ts";
+import { accepts, knobAt, valueAt, type Config, type KnobPath } from "../config/knobs.ts";
 import { writeWeights } from "../models/egg.ts";
 import { NativeModel } from "../native/int8.ts";
 import { openContext } from "../native/machine.ts";
@@ -21,10 +22,25 @@ export interface Trained {
 export function openModel(run: string): Trained {
   const { kind, path } = resolveRun(run);
   const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : newest(path);
-  const config = JSON.parse(checkpoint.config) as Config;
+  const config = configOf(checkpoint);
   const model = new NativeModel(openContext(config.device.threads), { layers: config.model.layers, hidden: config.model.hidden, vocabulary: 256 });
   writeWeights(model, checkpoint.tensors);
   return { model, config, checkpoint };
+}
+
+/** What the commands need to know of the run; other knobs may have come or gone since it was written. */
+const needed: readonly KnobPath[] = ["model.type", "model.hidden", "model.layers", "data.path", "data.validation", "data.tokenizer", "device.threads"];
+
+function configOf({ path, config, program }: LoadedCheckpoint): Config {
+  try {
+    const parsed = JSON.parse(config) as Config;
+    if (needed.every((knob) => accepts(knobAt(knob)!, valueAt(parsed, knob)))) return parsed;
+  } catch {
+    // no JSON: the same trouble
+  }
+  throw new EggError("corrupt", `[checkpoint] ${path}: its config is none that this version of egg can use; egg ${program} wrote it.`, {
+    hint: "Use the version of egg that wrote it.",
+  });
 }
 
 function newest(folder: string): LoadedCheckpoint {

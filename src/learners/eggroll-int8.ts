@@ -15,6 +15,8 @@ import type { Learner, MemoryPlan, StepReport } from "./learner.ts";
 const referenceEvery = 10;
 /** Held-out text that an evaluation during training reads at most. */
 const evaluationBytes = 65_536;
+/** Sampling runs on the thread that hears signals: it stands aside this often. */
+const sampleSlice_ms = 25;
 /** 32-bit golden ratio: spreads step numbers over seeds. */
 const spread = 0x9e3779b9;
 
@@ -48,6 +50,7 @@ export class EggrollInt8 implements Learner {
   readonly #heldOut: Corpus | null;
   readonly #seed: number;
   readonly #batch: Uint8Array;
+  #cancelled = false;
 
   /**
    * Takes the memory that training needs.
@@ -70,7 +73,8 @@ export class EggrollInt8 implements Learner {
     this.backend = `cpu ${context.tier}`;
     this.threads = context.threads;
     const batchBytes = shape.pairs * (sequence + 1);
-    admit({ model: this.parameters, training: NativeTrainer.bytesNeeded(this.#model, shape), streams: batchBytes });
+    const states = population * config.model.layers * config.model.hidden;
+    admit({ model: this.parameters, training: NativeTrainer.bytesNeeded(this.#model, shape), streams: batchBytes, checkpoint: this.parameters + states });
     this.#trainer = new NativeTrainer(this.#model, shape);
     this.#reference = new NativeEvaluator(this.#model, 1, sequence);
     this.#batch = new Uint8Array(batchBytes);
@@ -81,10 +85,11 @@ export class EggrollInt8 implements Learner {
   }
 
   async step(index: number, onProgress: (share: number) => void): Promise<StepReport | null> {
+    this.#cancelled = false;
     const { pairs, sequence } = this.#trainer.shape;
     const before = index % referenceEvery === 0 ? this.#reference.readStates() : null;
     const lossInteger = before === null ? undefined : await this.#evaluateReference(index);
-    if (lossInteger === null) return this.#undo(before);
+    if (lossInteger === null || this.#cancelled) return this.#undo(before);
 
     fillBatch(this.#train, pairOffsets(this.#train.bytes, pairs, sequence, index), sequence, this.#batch);
     const result = await this.#trainer.step(this.#batch, stepSeed(this.#seed, index), onProgress);
@@ -117,12 +122,24 @@ export class EggrollInt8 implements Learner {
     return (await textLoss(this.#model, this.#heldOut, evaluationBytes))?.bitsPerByte ?? null;
   }
 
-  sample(prompt: Uint8Array, tokens: number, seed: number): Uint8Array {
+  async sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null> {
+    this.#cancelled = false;
     const options = { temperature: 1, top_k: 0, top_p: 1, min_p: 0 };
-    return Uint8Array.from(generate(this.#model, prompt, tokens, options, seed));
+    const text = new Uint8Array(tokens);
+    let count = 0;
+    let turned = performance.now();
+    for (const token of generate(this.#model, prompt, tokens, options, seed)) {
+      text[count++] = token;
+      if (performance.now() - turned < sampleSlice_ms) continue;
+      await new Promise((resume) => setImmediate(resume));
+      turned = performance.now();
+      if (this.#cancelled) return null;
+    }
+    return text;
   }
 
   cancel(): void {
+    this.#cancelled = true;
     cancel(this.#context);
   }
 

@@ -37,9 +37,9 @@ export interface Learner {
   step(index: number, onProgress: (share: number) => void): Promise<StepReport | null>;
   /** Held-out loss with clean weights in exact bits per byte; null without held-out text, or when cancelled. */
   evaluate(): Promise<number | null>;
-  /** Continues `prompt` by `tokens` tokens with clean weights; the same seed gives the same text. */
-  sample(prompt: Uint8Array, tokens: number, seed: number): Uint8Array;
-  /** Asks a running step or evaluation to end early. */
+  /** Continues `prompt` by `tokens` tokens with clean weights; the same seed gives the same text. Null when cancelled. */
+  sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null>;
+  /** Asks a running step, evaluation or sample to end early. */
   cancel(): void;
 
   /** Model tensors, and under `state.` what resume needs besides. */

@@ -232,7 +232,7 @@ function lineParts(state: ProgressState): Record<"step" | "loss" | "held" | "rat
 
 /** A line for files and pipes: no escape sequences, units in words. Evaluations have lines of their own. */
 export function plainLine(state: ProgressState): string {
-  const { step, loss, rate, eta } = lineParts(state);
+  const { step, loss, rate, eta } = lineParts({ ...state, fraction: state.fraction || null });
   return [step[0], loss[0], rate[0], eta[0]].filter((text) => text).join(gap);
 }
 

@@ -24,7 +24,7 @@ export interface SummaryContext {
 export function summaryTable(summary: Summary, context: SummaryContext): string {
   const { colors } = context;
   const rows: [string, string][] = [
-    ["run", `${summary.run}, ${summary.status} after ${plural(summary.steps, "step")}, ${formatSeconds(summary.seconds)}`],
+    ["run", `${summary.run}, ${summary.status} after ${groups(summary.steps)} ${summary.steps === 1 ? "step" : "steps"}, ${formatSeconds(summary.seconds)} of training`],
   ];
   const train = fromTo(context.firstTrainBitsPerByte, summary.train_bits_per_byte);
   if (train !== "") rows.push(["training loss", `${train} bits/byte`]);
@@ -97,7 +97,7 @@ function formatSeconds(seconds: number): string {
   return seconds < 59.95 ? `${seconds.toFixed(1)} s` : `${formatClock(seconds)}${seconds < 3600 ? " min" : ""}`;
 }
 
-// A path as one word of a POSIX shell.
-function shellWord(text: string): string {
+/** A text as one word of a POSIX shell. */
+export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -9,7 +9,7 @@ import { loadLatest, saveCheckpoint, weightsSha256, type LoadedCheckpoint } from
 import { appendLine, ioError } from "./files.ts";
 import { canonicalJson, forceFresh, openRun, runState, writeRunConfig, writeSummary } from "./folder.ts";
 import { lockRun } from "./lock.ts";
-import { openMetrics, truncateAfter, type MetricsLine } from "./metrics.ts";
+import { openMetrics, readMetrics, truncateAfter, type MetricsLine } from "./metrics.ts";
 import { catchSignals, type Stop, type StopSignal } from "./signals.ts";
 import type { Summary } from "./summary.ts";
 
@@ -63,15 +63,17 @@ export async function runLoop(plan: RunPlan): Promise<RunOutcome> {
     // Another process may have finished it while this one came.
     const { state, summary } = runState(plan.folder);
     if (state === "finished") return { summary: summary!, signal: null };
-    let learner: Learner | null = null;
+    const learner = plan.createLearner();
+    writeRunConfig(plan.folder, plan.config, plan.program);
+    const run = new Run(plan, learner);
+    run.resume();
+    // Up to here there is nothing to save, and a signal ends the process at once.
     const stop = catchSignals((signal) => {
       plan.listener.stopping(signal);
-      learner?.cancel();
+      learner.cancel();
     });
     try {
-      learner = plan.createLearner();
-      writeRunConfig(plan.folder, plan.config, plan.program);
-      return await new Run(plan, learner, stop).toEnd();
+      return await run.toEnd(stop);
     } finally {
       stop.release();
     }
@@ -83,9 +85,9 @@ export async function runLoop(plan: RunPlan): Promise<RunOutcome> {
 class Run {
   readonly #plan: RunPlan;
   readonly #learner: Learner;
-  readonly #stop: Stop;
   readonly #metricsFile: string;
   readonly #samplesFile: string;
+  #stop: Stop | null = null;
   /** Steps done. */
   #step = 0;
   /** Seconds of training, over all resumptions. */
@@ -95,46 +97,24 @@ class Run {
   #valNow: number | null = null;
   #valLast: number | null = null;
   #savedAt = -1;
+  /** Whether a signal kept an evaluation or a sample from the present step. */
+  #cutShort = false;
+  /** The metrics of the step that a resumed run goes on from, and the step of the last sample that it found. */
+  #lastLine: MetricsLine | null = null;
+  #lastSample = 0;
 
-  constructor(plan: RunPlan, learner: Learner, stop: Stop) {
+  constructor(plan: RunPlan, learner: Learner) {
     this.#plan = plan;
     this.#learner = learner;
-    this.#stop = stop;
     this.#metricsFile = path.join(plan.folder, "metrics.jsonl");
     this.#samplesFile = path.join(plan.folder, "samples.txt");
   }
 
-  async toEnd(): Promise<RunOutcome> {
-    const { config, listener } = this.#plan;
-    listener.started(this.#learner, this.#resume());
-    if (this.#step === 0) await this.#evaluate();
-    const metrics = openMetrics(this.#metricsFile);
-    try {
-      while (this.#step < config.run.steps && this.#stop.requested === null) {
-        const line = await this.#trainStep();
-        if (line === null) break;
-        if (due(this.#step, config.run.eval_every) || this.#step === config.run.steps) {
-          await this.#evaluate();
-          if (this.#valNow !== null) line.val_bits_per_byte = this.#valNow;
-        }
-        if (due(this.#step, config.run.fingerprint_every)) line.weights_sha256 = weightsSha256(this.#learner.save());
-        metrics.append(line);
-        if (due(this.#step, config.run.sample_every)) this.#sample();
-        if (due(this.#step, config.run.checkpoint_every)) this.#checkpoint(() => metrics.sync());
-      }
-      this.#checkpoint(() => metrics.sync());
-    } finally {
-      metrics.close();
-    }
-    const summary = this.#summarize();
-    writeSummary(this.#plan.folder, summary);
-    return { summary, signal: this.#stop.requested };
-  }
-
   /** Takes up the last good checkpoint, or the start where there is none; cuts metrics and samples back to it. */
-  #resume(): LoadedCheckpoint | null {
-    const found = loadLatest(this.#plan.folder);
-    for (const { reason } of found?.passedOver ?? []) this.#plan.listener.warned(`passed over a damaged checkpoint: ${reason}`);
+  resume(): void {
+    const { folder, listener } = this.#plan;
+    const found = loadLatest(folder);
+    for (const { reason } of found?.passedOver ?? []) listener.warned(`passed over a damaged checkpoint: ${reason}`);
     const checkpoint = found?.checkpoint ?? null;
     if (checkpoint === null) this.#learner.initialize();
     else {
@@ -142,13 +122,66 @@ class Run {
       this.#step = this.#savedAt = checkpoint.step;
       this.#valNow = this.#valLast = checkpoint.valBitsPerByte;
     }
-    const last = truncateAfter(this.#metricsFile, this.#step);
-    truncateSamples(this.#samplesFile, this.#step);
-    if (last !== null) {
-      this.#seconds = last.seconds;
-      this.#train = last.train_bits_per_byte;
+    this.#lastLine = truncateAfter(this.#metricsFile, this.#step);
+    this.#lastSample = truncateSamples(this.#samplesFile, this.#step);
+    if (this.#lastLine !== null) {
+      this.#seconds = this.#lastLine.seconds;
+      this.#train = this.#lastLine.train_bits_per_byte;
+      this.#valLast ??= readMetrics(this.#metricsFile).findLast((line) => line.val_bits_per_byte !== undefined)?.val_bits_per_byte ?? null;
     }
-    return checkpoint;
+    listener.started(this.#learner, checkpoint);
+  }
+
+  async toEnd(stop: Stop): Promise<RunOutcome> {
+    const { config } = this.#plan;
+    this.#stop = stop;
+    await this.#catchUp();
+    const metrics = openMetrics(this.#metricsFile);
+    try {
+      while (this.#step < config.run.steps) {
+        await turn();
+        if (stop.requested !== null) break;
+        const line = await this.#trainStep();
+        if (line === null) break;
+        if (this.#evaluationDue()) {
+          await this.#evaluate();
+          if (this.#valNow !== null) line.val_bits_per_byte = this.#valNow;
+        }
+        if (due(this.#step, config.run.fingerprint_every)) line.weights_sha256 = weightsSha256(this.#learner.save());
+        metrics.append(line);
+        if (due(this.#step, config.run.sample_every)) await this.#sample();
+        if (due(this.#step, config.run.checkpoint_every)) {
+          metrics.sync();
+          this.#checkpoint();
+        }
+      }
+      metrics.sync();
+      if (this.#savedAt !== this.#step) this.#checkpoint();
+      await turn(); // the last chance to hear a signal that shall stop a shell's loop of runs
+    } finally {
+      metrics.close();
+    }
+    const summary = this.#summarize();
+    writeSummary(this.#plan.folder, summary);
+    return { summary, signal: stop.requested };
+  }
+
+  /** The evaluation before the first step; or the evaluation and the sample that a signal kept from the last step. */
+  async #catchUp(): Promise<void> {
+    if (this.#step === 0) return await this.#evaluate();
+    const line = this.#lastLine;
+    if (line?.step === this.#step && this.#evaluationDue() && line.val_bits_per_byte === undefined) {
+      await this.#evaluate();
+      if (this.#valNow !== null) {
+        truncateAfter(this.#metricsFile, this.#step - 1);
+        const metrics = openMetrics(this.#metricsFile);
+        metrics.append({ ...line, val_bits_per_byte: this.#valNow });
+        metrics.sync();
+        metrics.close();
+        this.#checkpoint(); // again, with its loss
+      }
+    }
+    if (due(this.#step, this.#plan.config.run.sample_every) && this.#lastSample < this.#step) await this.#sample();
   }
 
   async #trainStep(): Promise<MetricsLine | null> {
@@ -176,18 +209,35 @@ class Run {
     return line;
   }
 
+  #stopping(): boolean {
+    return this.#stop !== null && this.#stop.requested !== null;
+  }
+
+  #evaluationDue(): boolean {
+    const { eval_every, steps } = this.#plan.config.run;
+    return due(this.#step, eval_every) || this.#step === steps;
+  }
+
   async #evaluate(): Promise<void> {
     if (this.#plan.config.run.eval_every === 0) return;
-    this.#valNow = await this.#learner.evaluate();
-    if (this.#valNow === null) return;
+    this.#valNow = this.#stopping() ? null : await this.#learner.evaluate();
+    if (this.#valNow === null) {
+      this.#cutShort ||= this.#stopping();
+      return;
+    }
     this.#valLast = this.#valNow;
     this.#plan.listener.evaluated(this.#step, this.#valNow);
   }
 
-  #sample(): void {
+  async #sample(): Promise<void> {
     const { config, formatSample, listener } = this.#plan;
     const prompt = new TextEncoder().encode(config.run.prompt);
-    const sample = { prompt, continuation: this.#learner.sample(prompt, config.run.sample_tokens, config.run.seed + this.#step) };
+    const continuation = this.#stopping() ? null : await this.#learner.sample(prompt, config.run.sample_tokens, config.run.seed + this.#step);
+    if (continuation === null) {
+      this.#cutShort ||= this.#stopping();
+      return;
+    }
+    const sample = { prompt, continuation };
     const fd = openForAppend(this.#samplesFile);
     try {
       appendLine(fd, formatSample(this.#step, sample).replace(/\n$/, ""), this.#samplesFile);
@@ -197,11 +247,9 @@ class Run {
     listener.sampled(this.#step, sample);
   }
 
-  /** Saves, unless these weights are saved already. Metrics come first: none of the saved steps may be missing there. */
-  #checkpoint(syncMetrics: () => void): void {
-    if (this.#savedAt === this.#step) return;
+  /** To be called with the metrics on the disk: none of the saved steps may be missing there. */
+  #checkpoint(): void {
     const { config, folder, program } = this.#plan;
-    syncMetrics();
     saveCheckpoint(folder, {
       step: this.#step,
       tensors: this.#learner.save(),
@@ -219,7 +267,7 @@ class Run {
     const memberTokens = this.#step * learner.memberTokensPerStep;
     return {
       run: path.basename(this.#plan.folder),
-      status: this.#step >= this.#plan.config.run.steps ? "finished" : "interrupted",
+      status: this.#step >= this.#plan.config.run.steps && !this.#cutShort ? "finished" : "interrupted",
       steps: this.#step,
       seconds: round(this.#seconds, 2),
       train_bits_per_byte: round(this.#train, 6),
@@ -235,6 +283,11 @@ class Run {
       threads: learner.threads,
     };
   }
+}
+
+/** Lets signals and timers through: a run of short steps would never come to them. */
+function turn(): Promise<void> {
+  return new Promise((resume) => setImmediate(resume));
 }
 
 function due(step: number, every: number): boolean {
@@ -255,13 +308,14 @@ function openForAppend(file: string): number {
   }
 }
 
-/** Cuts samples of later steps off; each sample begins with `=== step N`. */
-function truncateSamples(file: string, step: number): void {
-  if (!fs.existsSync(file)) return;
+/** Cuts samples of later steps off; each sample begins with `=== step N`. Returns the step of the last one left, or 0. */
+function truncateSamples(file: string, step: number): number {
+  if (!fs.existsSync(file)) return 0;
   try {
-    const text = fs.readFileSync(file, "latin1");
-    const later = [...text.matchAll(/^=== step (\d+)$/gm)].find(([, number]) => Number(number) > step);
-    if (later !== undefined) fs.truncateSync(file, later.index);
+    const samples = [...fs.readFileSync(file, "latin1").matchAll(/^=== step (\d+)$/gm)].map(({ 1: number, index }) => ({ step: Number(number), index }));
+    const later = samples.findIndex((sample) => sample.step > step);
+    if (later >= 0) fs.truncateSync(file, samples[later]!.index);
+    return (later < 0 ? samples : samples.slice(0, later)).at(-1)?.step ?? 0;
   } catch (error) {
     throw ioError(error, "shorten", file);
   }

@@ -1,0 +1,260 @@
+// `egg generate` and `egg eval` from the outside, and the model's arithmetic against a plain forward pass written from
+// egg.c's description: logits one by one, and bits per byte by an exact softmax in doubles.
+// Not the rule of choice: sampling.test.ts. Read next: kernels/int8/forward.zig, src/models/evaluate.ts.
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { openCorpus, splitCorpus } from "../src/data/corpus.ts";
+import { writeWeights } from "../src/models/egg.ts";
+import { generate } from "../src/models/generate.ts";
+import { NativeEvaluator, NativeModel } from "../src/native/int8.ts";
+import { openContext } from "../src/native/machine.ts";
+import { plainSample } from "../src/report/text.ts";
+import { egg, environment, freshFolder, onlyRun, readSafetensors, run, sets, tiny, type Tensor } from "./program.ts";
+
+setDefaultTimeout(60_000);
+
+// ---- egg.c's forward pass with clean weights, as its description has it
+
+const clip = (v: number): number => Math.max(-127, Math.min(127, v));
+
+class Plain {
+  readonly #tensors: ReadonlyMap<string, Tensor>;
+  readonly #layers: number;
+  readonly #hidden: number;
+  readonly states: number[][];
+
+  constructor(tensors: ReadonlyMap<string, Tensor>, layers: number, hidden: number) {
+    this.#tensors = tensors;
+    this.#layers = layers;
+    this.#hidden = hidden;
+    this.states = Array.from({ length: layers }, () => new Array<number>(hidden).fill(0));
+  }
+
+  #weights(name: string): Int8Array {
+    return new Int8Array(this.#tensors.get(name)!.data.slice().buffer);
+  }
+
+  #matmul(x: number[], name: string, shift: number): number[] {
+    const weights = this.#weights(`${name}.weight`);
+    return Array.from({ length: weights.length / x.length }, (_, r) => clip(x.reduce((sum, v, c) => sum + v * weights[r * x.length + c]!, 0) >> shift));
+  }
+
+  #norm(x: number[], name: string): number[] {
+    const weights = this.#weights(`${name}.weight`);
+    const mean = Math.max(1, Math.trunc(x.reduce((sum, v) => sum + Math.abs(v), 0) / x.length));
+    return x.map((v, i) => clip(Math.trunc((v * weights[i]!) / mean)));
+  }
+
+  /** Reads a token; returns the logits of the next. */
+  token(token: number): number[] {
+    let x = [...this.#weights("embedding.weight").subarray(token * this.#hidden, (token + 1) * this.#hidden)];
+    for (let l = 0; l < this.#layers; l++) {
+      const at = `layers.${l}`;
+      const h = this.states[l]!;
+      const [bf, bh] = [this.#weights(`${at}.gru.bf`), this.#weights(`${at}.gru.bh`)];
+      let residual = x;
+      x = this.#norm(x, `${at}.ln1`);
+      const [wf, uf] = [this.#matmul(x, `${at}.gru.wf`, 8), this.#matmul(h, `${at}.gru.uf`, 8)];
+      const f = wf.map((v, i) => clip(clip(v + uf[i]!) + bf[i]!));
+      const g = f.map((v, i) => ((v + 127) * h[i]!) >> 8);
+      const [wh, uh] = [this.#matmul(x, `${at}.gru.wh`, 8), this.#matmul(g, `${at}.gru.uh`, 8)];
+      const c = wh.map((v, i) => clip(clip(v + uh[i]!) + bh[i]!));
+      this.states[l] = h.map((v, i) => clip(v + (((f[i]! + 127) * (c[i]! - v)) >> 8)));
+      x = this.states[l]!.map((v, i) => clip(v + residual[i]!));
+      residual = x;
+      x = this.#norm(x, `${at}.ln2`);
+      x = this.#matmul(this.#matmul(x, `${at}.mlp.expand`, 8), `${at}.mlp.project`, 9).map((v, i) => clip(v + residual[i]!));
+    }
+    return this.#matmul(this.#norm(x, "ln_out"), "head", 8);
+  }
+}
+
+/** Bits of `target` under the logits: probabilities go with 2^(logit / 16). */
+function bits(logits: number[], target: number): number {
+  return Math.log2(logits.reduce((sum, logit) => sum + 2 ** (logit / 16), 0)) - logits[target]! / 16;
+}
+
+// ---- a small trained model for all tests
+
+const cwd = freshFolder("generate");
+const config = { ...tiny, "data.path": "text.txt", "model.hidden": 32, "model.layers": 2, "trainer.population": 128, "trainer.sequence": 32, "trainer.threshold": 600, "run.steps": 400, "run.fingerprint_every": 0, "run.checkpoint_every": 100 };
+const text = Array.from({ length: 120 }, (_, i) => `Hen ${i} laid ${(i * i) % 7} eggs; the fox counted ${i % 5}. Café ✓\n`).join("");
+writeFileSync(join(cwd, "text.txt"), text);
+const trained = run(["--json", ...sets(config)], { cwd });
+const folder = onlyRun(join(cwd, "runs"));
+const file = join(folder, "checkpoints/step-00000400.safetensors");
+
+/** Runs `egg generate` and gives its bytes. */
+function write(args: (string | number)[], of = folder): Buffer {
+  const child = Bun.spawnSync([egg, "generate", of, ...args.map(String)], { cwd, env: environment(cwd), stdin: "ignore" });
+  expect({ code: child.exitCode, err: child.stderr.toString() }).toEqual({ code: 0, err: "" });
+  return child.stdout;
+}
+
+describe("generate", () => {
+  test("the same seed gives the same text, another seed another", () => {
+    const first = write(["--tokens", 100, "--seed", 7]);
+    expect(first.length).toBe(100);
+    expect(write(["--tokens", 100, "--seed", 7])).toEqual(first);
+    expect(write(["--tokens", 100, "--seed", 8])).not.toEqual(first);
+    expect(write(["--tokens", 100])).toEqual(write(["--tokens", 100, "--seed", 0]));
+    expect(write(["--tokens", 40, "--seed", 7])).toEqual(first.subarray(0, 40)); // length changes nothing before it
+  });
+
+  test("temperature 0 and top-k 1 take the likeliest, whatever the seed", () => {
+    const greedy = write(["--tokens", 60, "--prompt", "Hen", "--temperature", 0]);
+    for (const args of [["--seed", 5, "--temperature", 0], ["--top-k", 1], ["--top-k", 1, "--seed", 9, "--temperature", 3], ["--min-p", 1], ["--top-p", 1e-9]]) {
+      const other = write(["--tokens", 60, "--prompt", "Hen", ...args]);
+      // Of several likeliest tokens min-p keeps all.
+      if (args[0] !== "--min-p") expect(other).toEqual(greedy);
+      else expect(other.length).toBe(63);
+    }
+    expect(write(["--tokens", 60, "--prompt", "Hen", "--temperature", 2])).not.toEqual(greedy);
+  });
+
+  test.each([
+    ["empty", ""], ["a letter", "x"], ["of many scripts", "Grüße, 鶏と卵 ✓ 🥚\n\ttab"], ["like an option", "--tokens"], ["the last character", "\u{10ffff}"], ["long", "egg ".repeat(2000)],
+  ])("a prompt that is %s comes first, byte for byte", (_, prompt) => {
+    const bytes = Buffer.from(prompt);
+    const out = write([`--prompt=${prompt}`, "--tokens", 10]);
+    expect(out.subarray(0, bytes.length)).toEqual(bytes);
+    expect(out.length).toBe(bytes.length + 10);
+  });
+
+  test("no tokens is the prompt alone", () => {
+    expect(write(["--prompt", "hen", "--tokens", 0]).toString()).toBe("hen");
+    expect(write(["--tokens", 0]).length).toBe(0);
+  });
+
+  test("a checkpoint file and its folder give the same, from anywhere and with any kernels", () => {
+    const expected = write(["--prompt", "Hen", "--tokens", 80]);
+    expect(write(["--prompt", "Hen", "--tokens", 80], file)).toEqual(expected);
+    const child = Bun.spawnSync([egg, "generate", file, "--prompt", "Hen", "--tokens", "80"], { cwd: "/", env: environment(cwd, { EGG_CPU: "scalar" }) });
+    expect(child.stdout).toEqual(expected);
+  });
+
+  test("an older checkpoint gives another text", () => {
+    expect(write(["--tokens", 80], join(folder, "checkpoints/step-00000300.safetensors"))).not.toEqual(write(["--tokens", 80]));
+  });
+
+  test("samples.txt has what generate writes with the same prompt and seed", () => {
+    const written = write(["--prompt", "The ", "--tokens", 16, "--seed", 42 + 400]);
+    const sample = plainSample(400, { prompt: written.subarray(0, 4), continuation: written.subarray(4) });
+    expect(readFileSync(join(folder, "samples.txt"), "utf8")).toEndWith(sample);
+  });
+
+  test("has learned something of the text", () => {
+    const known = new Set(new TextEncoder().encode(text)); // a sixth of all bytes
+    const share = (of: string) => write(["--tokens", 2000, "--temperature", 0.5], of).filter((byte) => known.has(byte)).length / 2000;
+    expect(share(folder)).toBeGreaterThan(0.7);
+    expect(share(folder)).toBeGreaterThan(share(join(folder, "checkpoints/step-00000300.safetensors")));
+  });
+});
+
+describe("the forward pass", () => {
+  const { tensors } = readSafetensors(file);
+  const weights = new Map([...tensors].filter(([name]) => !name.startsWith("state.")));
+  const native = new NativeModel(openContext(1), { layers: 2, hidden: 32, vocabulary: 256 });
+  writeWeights(native, weights as never);
+
+  test("gives the logits and the states of egg.c's description, token by token", () => {
+    const plain = new Plain(weights, 2, 32);
+    const reader = new NativeEvaluator(native, 1, 1);
+    for (const token of new TextEncoder().encode(text.slice(0, 150))) {
+      const expected = plain.token(token);
+      expect([...reader.feed(Uint8Array.of(token))]).toEqual(expected);
+      expect([...new Int8Array(reader.readStates().buffer)]).toEqual(plain.states.flat());
+    }
+    reader.release();
+  });
+
+  test("greedy text is what its logits say, an empty prompt is a new line", () => {
+    const plain = new Plain(weights, 2, 32);
+    let logits = plain.token(10);
+    const expected: number[] = [];
+    for (let i = 0; i < 40; i++) {
+      const best = logits.indexOf(Math.max(...logits));
+      expected.push(best);
+      logits = plain.token(best);
+    }
+    const options = { temperature: 0, top_k: 0, top_p: 1, min_p: 0 };
+    expect([...generate(native, new Uint8Array(), 40, options, 1)]).toEqual(expected);
+    expect([...write(["--tokens", 40, "--temperature", 0])]).toEqual(expected);
+  });
+
+  /** Bits per byte of a text by the plain pass, cut into streams as egg eval does: at least 64 bytes each, at most 64 of them. */
+  function plainLoss(bytes: Uint8Array): { bits: number; tokens: number } {
+    const streams = Math.min(64, Math.max(1, Math.floor((bytes.length - 1) / 64)));
+    const length = Math.floor((bytes.length - 1) / streams);
+    let sum = 0;
+    for (let s = 0; s < streams; s++) {
+      const plain = new Plain(weights, 2, 32);
+      for (let i = 0; i < length; i++) sum += bits(plain.token(bytes[s * length + i]!), bytes[s * length + i + 1]!);
+    }
+    return { bits: sum / (streams * length), tokens: streams * length };
+  }
+
+  test("egg eval measures what an exact softmax gives, on any text", () => {
+    const other = "A hen, an egg: ✓ 42\n".repeat(20);
+    writeFileSync(join(cwd, "other.txt"), other);
+    const expected = plainLoss(new TextEncoder().encode(other));
+    const { code, out } = run(["eval", folder, "--data", "other.txt", "--json"], { cwd });
+    const result = JSON.parse(out);
+    expect(code).toBe(0);
+    expect(result).toMatchObject({ run: folder, step: 400, data: "other.txt", tokens: expected.tokens, entropy_bits_per_byte: null });
+    expect(result.bits_per_byte).toBeCloseTo(expected.bits, 6);
+    expect(result.loss_integer).toBeWithin(expected.bits - 0.2, expected.bits);
+    expect(out).toMatch(/^\{[^\n]*\}\n$/);
+    const words = run(["eval", file, "--data", "other.txt"], { cwd });
+    expect(words.out).toBe(`${expected.bits.toFixed(3)} bits/byte on ${expected.tokens} bytes of other.txt (step 400)\n`);
+    expect(words.err).toBe("");
+  });
+
+  test("without --data it is the run's own held-out text, and the loss that training saw", async () => {
+    const corpus = await openCorpus(join(cwd, "text.txt"));
+    const heldOut = splitCorpus(corpus, 0.1).heldOut!;
+    const bytes = new Uint8Array(heldOut.bytes);
+    heldOut.read(0, bytes);
+    const { bits_per_byte } = JSON.parse(run(["eval", folder, "--json"], { cwd }).out);
+    expect(bits_per_byte).toBeCloseTo(plainLoss(bytes).bits, 6);
+    expect(bits_per_byte).toBeCloseTo(JSON.parse(trained.out).val_bits_per_byte, 6);
+    expect(JSON.parse(run(["eval", folder, "--json"], { cwd, env: { EGG_CPU: "scalar" } }).out).bits_per_byte).toBe(bits_per_byte);
+  });
+
+  test("a uniform model has 8 bits per byte", () => {
+    const zero = new Map([...weights].map(([name, tensor]) => [name, { ...tensor, data: new Uint8Array(tensor.data.length) }]));
+    expect(bits(new Plain(zero, 2, 32).token(65), 66)).toBe(8);
+  });
+});
+
+describe("on a terminal", () => {
+  /** Runs egg under script(1), which gives it a terminal; what it wrote, with escapes. */
+  function onTerminal(args: string[], env: Record<string, string> = {}): string {
+    const line = [egg, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
+    const command = process.platform === "darwin" ? ["script", "-q", "/dev/null", "sh", "-c", line] : ["script", "-qec", line, "/dev/null"];
+    const child = Bun.spawnSync(command, { cwd, env: environment(cwd, { TERM: "xterm", ...env }), stdin: "ignore" });
+    expect(child.exitCode).toBe(0);
+    return child.stdout.toString();
+  }
+  const canScript = Bun.which("script") !== null;
+  if (!canScript) console.error("generate.test.ts: terminal cases skipped: no script(1) here");
+
+  test.skipIf(!canScript)("prompt and text have colours of their own, and no control byte of the model's reaches it", () => {
+    const shown = onTerminal(["generate", folder, "--prompt", "Hen", "--tokens", "500", "--temperature", "3"]);
+    expect(shown).toContain("\x1b[32mHen\x1b[39m");
+    expect(shown).toContain("\x1b[36m");
+    expect(shown.replace(/\x1b\[(32|36|39|2|22)m/g, "").replace(/[\r\n\t]/g, "")).not.toMatch(/[\x00-\x1f\x7f\x80-\x9f]/);
+    expect(shown).toMatch(/\\x[0-9a-f]{2}/);
+    expect(onTerminal(["generate", folder, "--prompt", "Hen", "--tokens", "50"], { NO_COLOR: "1" })).not.toContain("\x1b");
+  });
+
+  test.skipIf(!canScript)("training shows one live line and ends with the table", () => {
+    const shown = onTerminal(["--name", "live", ...sets({ ...config, "run.steps": 120 })]);
+    expect(shown).toContain("\r\x1b[2Kstep ");
+    expect(shown).toContain("finished after 120 steps");
+    expect(shown).not.toContain("NaN");
+    const plain = onTerminal(["--name", "plain", ...sets({ ...config, "run.steps": 120 })], { NO_COLOR: "1", TERM: "dumb" });
+    expect(plain).not.toContain("\x1b");
+  });
+});
