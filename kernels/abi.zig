@@ -58,9 +58,19 @@ pub const StepResult = extern struct { changed: f64, loss_sum: f64, plus: u32, m
 /// Filled by egg_int8_evaluate_finish: sums over all streams of the window.
 pub const EvaluateResult = extern struct { tokens: f64, bits: f64, loss_sum: f64 };
 
+/// What a benchmark works on (bench.zig: Shape); fields that a kind does not use are 0.
+pub const BenchShape = extern struct { what: u32, rows: u32, cols: u32, groups: u32, panels: u32, hidden: u32, layers: u32, kib: u32 };
+
+/// Filled by egg_bench_window: wall time from the first start to the last end, CPU time of all threads, work done.
+pub const BenchWindow = extern struct { seconds: f64, cpu_seconds: f64, work: f64 };
+
+/// Filled by egg_bench_phases: CPU time of the last step, summed over the threads, with what they spun while they waited
+/// inside a phase. Noise that the update makes again counts as update.
+pub const BenchPhases = extern struct { noise: f64, forward: f64, update: f64 };
+
 pub const CpuInfo = extern struct { features: u32, available: u32, built: u32, best: u32 };
 
-const records = .{ ModelShape, TrainerShape, Progress, StepResult, EvaluateResult, CpuInfo };
+const records = .{ ModelShape, TrainerShape, Progress, StepResult, EvaluateResult, BenchShape, BenchWindow, BenchPhases, CpuInfo };
 
 /// One line a function, record and status: the text that both sides must agree on.
 pub fn manifest(comptime Exports: type) []const u8 {

@@ -3,6 +3,7 @@
 // Read next: int8/eggroll.zig (a training step), int8/ops.zig (the kernels), cpu.zig (tiers), pool.zig (threads).
 const std = @import("std");
 const abi = @import("abi.zig");
+const benchmark = @import("bench.zig");
 const cpu = @import("cpu.zig");
 const handles = @import("handles.zig");
 const os = @import("os.zig");
@@ -23,7 +24,9 @@ const OwnedModel = struct { model: Model, context: *Context, users: u32 = 0 };
 const OwnedTrainer = struct { trainer: Trainer, model: *OwnedModel };
 const OwnedEvaluator = struct { evaluator: Evaluator, model: *OwnedModel };
 
-const Object = union(enum) { context: *Context, model: *OwnedModel, trainer: *OwnedTrainer, evaluator: *OwnedEvaluator };
+const OwnedBench = struct { bench: benchmark.Bench, context: *Context };
+
+const Object = union(enum) { context: *Context, model: *OwnedModel, trainer: *OwnedTrainer, evaluator: *OwnedEvaluator, bench: *OwnedBench };
 
 var objects: handles.Handles(Object) = .{};
 var error_buffer: [512]u8 = undefined;
@@ -43,7 +46,7 @@ fn fail(err: abi.Error, comptime format: []const u8, arguments: anytype) abi.Err
 
 fn object(handle: u32, comptime kind: std.meta.Tag(Object)) abi.Error!@FieldType(Object, @tagName(kind)) {
     const found = objects.get(handle) catch |err| return fail(err, "handle {d} is not in use", .{handle});
-    if (found.* != kind) return fail(error.StaleHandle, "handle {d} is a {t}, not a {t}", .{ handle, found.*, kind });
+    if (found.* != kind) return fail(error.StaleHandle, "handle {d} stands for: {t}; expected: {t}", .{ handle, found.*, kind });
     return @field(found, @tagName(kind));
 }
 
@@ -388,6 +391,69 @@ pub export fn egg_cancel(context: u32) i32 {
     return finish({});
 }
 
+/// Prepares one thing to measure (bench.zig); egg_release frees it.
+pub export fn egg_bench_open(context: u32, shape: *align(1) const abi.BenchShape, out: *align(1) u32) i32 {
+    return finish(openBench(context, shape.*, out));
+}
+
+fn openBench(handle: u32, shape: abi.BenchShape, out: *align(1) u32) abi.Error!void {
+    const context = try object(handle, .context);
+    try idle(context);
+    const what = std.enums.fromInt(benchmark.What, shape.what) orelse return fail(error.BadArgument, "benchmark {d} is unknown", .{shape.what});
+    const matrix = what == .matmul or what == .noise or what == .update;
+    if (matrix and (shape.rows < 16 or shape.rows > 1 << 14 or shape.rows % 16 != 0 or shape.cols < 16 or shape.cols > 1 << 14 or shape.cols % 16 != 0)) {
+        return fail(error.BadShape, "matrix: found {d} x {d}, allowed multiples of 16 from 16 to 16384", .{ shape.rows, shape.cols });
+    }
+    const groups_max: u32 = if (what == .matmul) layout.max_groups else if (what == .update) ops.update_groups else 1 << 12;
+    if (matrix and (shape.groups < 1 or shape.groups > groups_max)) return fail(error.BadShape, "groups: found {d}, allowed 1 to {d}", .{ shape.groups, groups_max });
+    if (what == .matmul and (shape.panels < 1 or shape.panels > 1 << 12)) return fail(error.BadShape, "panels: found {d}, allowed 1 to 4096", .{shape.panels});
+    if (what == .update and (shape.layers < 1 or shape.layers > 1024 or shape.hidden < 16 or shape.hidden > 4096 or shape.hidden % 16 != 0)) {
+        return fail(error.BadShape, "model: found {d} layers of {d}", .{ shape.layers, shape.hidden });
+    }
+    if (shape.kib > 1 << 22) return fail(error.BadShape, "kib: found {d}, allowed 0 to 4194304", .{shape.kib});
+    const owned = gpa.create(OwnedBench) catch return outOfMemory("a benchmark", @sizeOf(OwnedBench));
+    errdefer gpa.destroy(owned);
+    owned.context = context;
+    owned.bench.init(.{
+        .what = what,
+        .rows = shape.rows,
+        .cols = shape.cols,
+        .groups = shape.groups,
+        .panels = shape.panels,
+        .hidden = shape.hidden,
+        .layers = shape.layers,
+        .kib = shape.kib,
+    }, context.kernels, &context.pool) catch |err| return switch (err) {
+        error.OutOfMemory => fail(error.OutOfMemory, "there is not enough memory for this benchmark", .{}),
+        error.BadShape => fail(error.BadShape, "the model has no matrix of {d} x {d}", .{ shape.rows, shape.cols }),
+    };
+    errdefer owned.bench.deinit();
+    out.* = try objects.add(.{ .bench = owned });
+}
+
+/// Measures one window of `repeats` pieces of work, on the calling thread or on all threads at once, and returns when it is over.
+pub export fn egg_bench_window(bench: u32, repeats: u32, all_threads: u32, out: *align(1) abi.BenchWindow) i32 {
+    return finish(measureWindow(bench, repeats, all_threads, out));
+}
+
+fn measureWindow(handle: u32, repeats: u32, all_threads: u32, out: *align(1) abi.BenchWindow) abi.Error!void {
+    const owned = try object(handle, .bench);
+    try idle(owned.context);
+    if (repeats < 1 or repeats > 1 << 24) return fail(error.BadArgument, "repeats: found {d}, allowed 1 to 16777216", .{repeats});
+    if (all_threads != 0 and owned.bench.shape.what == .update) return fail(error.BadArgument, "the update is measured on one thread", .{});
+    const window = owned.bench.window(repeats, all_threads != 0);
+    out.* = .{ .seconds = window.seconds, .cpu_seconds = window.cpu_seconds, .work = window.work };
+}
+
+/// CPU time of a trainer's last step by phase.
+pub export fn egg_bench_phases(trainer: u32, out: *align(1) abi.BenchPhases) i32 {
+    const owned = object(trainer, .trainer) catch |err| return finish(err);
+    idle(owned.model.context) catch |err| return finish(err);
+    const spent = owned.trainer.spent();
+    out.* = .{ .noise = benchmark.seconds(spent.noise), .forward = benchmark.seconds(spent.forward), .update = benchmark.seconds(spent.update) };
+    return finish({});
+}
+
 /// Frees what a handle stands for. A model must outlive its trainers and evaluators; contexts live as long as the process.
 pub export fn egg_release(handle: u32) i32 {
     return finish(release(handle));
@@ -405,6 +471,11 @@ fn release(handle: u32) abi.Error!void {
             try idle(owned.model.context);
             owned.model.users -= 1;
             if (kind == .trainer) owned.trainer.deinit() else owned.evaluator.deinit();
+            gpa.destroy(owned);
+        },
+        .bench => |owned| {
+            try idle(owned.context);
+            owned.bench.deinit();
             gpa.destroy(owned);
         },
     }

@@ -65,6 +65,18 @@ pub fn now() u64 {
     return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
 }
 
+/// CPU time of the calling thread in nanoseconds: what it ran, not what it waited for others.
+pub fn threadTime() u64 {
+    if (is_linux) {
+        var time: linux.timespec = undefined;
+        _ = linux.clock_gettime(.THREAD_CPUTIME_ID, &time);
+        return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+    }
+    var time: std.c.timespec = undefined;
+    _ = std.c.clock_gettime(.THREAD_CPUTIME_ID, &time);
+    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+}
+
 /// Takes an exclusive lock on an open file without waiting: flock(2), released when the process ends.
 pub fn lockFile(fd: i32) error{ Held, BadFile }!void {
     const exclusive = 2;

@@ -12,6 +12,7 @@ const commands: Record<string, { help: string; load: () => Promise<{ run: Run }>
   generate: { help: "continue a text with a trained model", load: () => import("./commands/generate.ts") },
   eval: { help: "measure a trained model on text", load: () => import("./commands/eval.ts") },
   config: { help: "write, show or check a config", load: () => import("./commands/config.ts") },
+  bench: { help: "measure how fast this machine trains", load: () => import("./commands/bench.ts") },
   info: { help: "tell what this machine offers", load: () => import("./commands/info.ts") },
 };
 

@@ -11,7 +11,7 @@ import { constants as zlib, zstdCompressSync } from "node:zlib";
 import { type Corpus, openCorpus, requireLength, splitCorpus } from "../src/data/corpus.ts";
 import { fables, fablesEntropy } from "../src/data/fables.ts";
 import { evaluationStreams, fillBatch, pairOffsets, referenceEvaluationStart, requireSequence } from "../src/data/streams.ts";
-import { bytesTokenizer } from "../src/data/tokenizer.ts";
+import { tokenizers } from "../src/data/tokenizer.ts";
 import { readZstd } from "../src/data/zstd.ts";
 import { EggError } from "../src/errors.ts";
 import golden from "./golden/egg-c.json" with { type: "json" };
@@ -355,7 +355,7 @@ test("evaluation streams predict no byte twice, stay inside, and lose less than 
 
 test("bytes: identity over 256 values, and an id that does not exist is refused", () => {
   const all = Uint8Array.from({ length: 256 }, (_, i) => i);
-  expect(bytesTokenizer.vocabulary).toBe(256);
-  expect(bytesTokenizer.decode(bytesTokenizer.encode(all))).toEqual(all);
-  for (const id of [256, -1, 0.5]) expect(() => bytesTokenizer.decode([104, id])).toThrow(EggError);
+  expect(tokenizers.bytes.vocabulary).toBe(256);
+  expect(tokenizers.bytes.decode(tokenizers.bytes.encode(all))).toEqual(all);
+  for (const id of [256, -1, 0.5]) expect(() => tokenizers.bytes.decode([104, id])).toThrow(EggError);
 });

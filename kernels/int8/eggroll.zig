@@ -67,15 +67,18 @@ pub const Trainer = struct {
 
     pub const Mode = enum(u32) { auto = 0, panels = 1, rows = 2 };
 
-    /// Every thread has its pairs and rows of its own; with fewer pairs than threads, all work on the same rows.
-    const Few = struct { rows: []few.Rows, noise: few.Noise };
+    /// One set of rows for a team of all threads, or sets that a thread each works on.
+    const Few = struct { rows: []few.Rows, noise: few.Noise, team: bool };
     const Worker = struct {
         panel: ?forward.Panel,
         scratch: []align(64) u8,
         votes: []align(64) i32,
         /// Noise of one panel, or of one matrix for one pass of the update; empty where the population's is kept.
         noise: []align(64) u8,
+        spent: Spent = .{},
     };
+    /// CPU time of the last step by phase, in nanoseconds; with what a thread spun while it waited for others.
+    pub const Spent = struct { noise: u64 = 0, forward: u64 = 0, update: u64 = 0 };
     /// Some rows of one matrix, for the update.
     const Block = struct { matrix: u32, row: u32, rows: u32 };
 
@@ -86,8 +89,8 @@ pub const Trainer = struct {
         const own = workerBytes(model, shape, threads);
         return (if (states <= spare_states_max) 2 * states else states) + residentNoise(model, shape) +
             @as(usize, shape.pairs) * (shape.sequence + 1) + @as(usize, groups) * group_lanes * 5 +
-            threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes) + if (byRows(shape, threads))
-                setsOf(shape, threads) * few.Rows.bytesNeeded(model, membersOfSet(shape, threads)) + few.Noise.bytesNeeded(model, shape.pairs)
+            threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes) + if (rowsPlan(model, shape, threads)) |plan|
+                plan.sets * few.Rows.bytesNeeded(model, membersOfSet(shape, plan.sets)) + few.Noise.bytesNeeded(model, shape.pairs)
             else
                 threads * forward.Panel.bytesNeeded(model, panelGroups(shape, threads));
     }
@@ -161,18 +164,18 @@ pub const Trainer = struct {
         trainer.noise = try os.allocate(u8, residentNoise(model, shape));
         trainer.losses = try os.allocate(i32, 2 * @as(usize, shape.pairs));
         trainer.fitness = try os.allocate(i8, groups * pair_lanes);
-        const by_rows = byRows(shape, threads);
-        if (by_rows) {
+        const rows_plan = rowsPlan(model, shape, threads);
+        if (rows_plan) |plan| {
             var noise: few.Noise = undefined;
             try noise.init(model, shape.pairs, shape.perturb_shift);
             errdefer noise.deinit();
-            const sets = try gpa.alloc(few.Rows, setsOf(shape, threads));
-            for (sets, 0..) |*rows, i| rows.init(model, membersOfSet(shape, threads)) catch |err| {
+            const sets = try gpa.alloc(few.Rows, plan.sets);
+            for (sets, 0..) |*rows, i| rows.init(model, membersOfSet(shape, plan.sets)) catch |err| {
                 for (sets[0..i]) |*earlier| earlier.deinit();
                 gpa.free(sets);
                 return err;
             };
-            trainer.few = .{ .rows = sets, .noise = noise };
+            trainer.few = .{ .rows = sets, .noise = noise, .team = plan.team };
         }
         const own = workerBytes(model, shape, threads);
         const workers = try gpa.alloc(Worker, threads);
@@ -180,7 +183,7 @@ pub const Trainer = struct {
         for (workers, 0..) |*worker, i| {
             worker.* = .{ .panel = null, .scratch = &.{}, .votes = &.{}, .noise = &.{} };
             trainer.workers = workers[0 .. i + 1];
-            if (!by_rows) {
+            if (rows_plan == null) {
                 var panel: forward.Panel = undefined;
                 try panel.init(model, trainer.panel_groups);
                 worker.panel = panel;
@@ -219,25 +222,18 @@ pub const Trainer = struct {
     /// Two groups read each weight half as often; one group shares small populations out more evenly.
     fn panelGroups(shape: Shape, threads: u32) u32 {
         if (shape.panel_groups != 0) return shape.panel_groups;
-        return if (groupsOf(shape.pairs) >= 4 * threads) 2 else 1;
+        return if (groupsOf(shape.pairs) >= 2 * threads) 2 else 1;
     }
 
-    /// Panels waste lanes without a pair and threads without a panel. Rows cost about 1.7 times as much as a full panel's
-    /// lanes, but waste nothing.
-    fn byRows(shape: Shape, threads: u32) bool {
-        const fits = 2 * shape.pairs <= few.members_max;
-        if (shape.mode != .auto) return shape.mode == .rows and fits;
-        if (shape.panel_groups != 0 or !fits) return false;
-        const rounds = (groupsOf(shape.pairs) + threads - 1) / threads;
-        return 17 * shape.pairs < 10 * rounds * threads * pair_lanes;
+    /// How few members run by rows; null for panels.
+    fn rowsPlan(model: *const Model, shape: Shape, threads: u32) @TypeOf(few.plan(0, 1, 1, 16, 1)) {
+        if (shape.mode == .panels or (shape.mode == .auto and shape.panel_groups != 0)) return null;
+        // Asked for, rows are taken whatever they cost: against panels that are endlessly wide.
+        const lanes: u32 = if (shape.mode == .rows) 1 << 20 else group_lanes;
+        return few.plan(2 * shape.pairs, 2, lanes, model.shape.hidden, threads);
     }
 
-    fn setsOf(shape: Shape, threads: u32) u32 {
-        return if (shape.pairs >= threads) threads else 1;
-    }
-
-    fn membersOfSet(shape: Shape, threads: u32) u32 {
-        const sets = setsOf(shape, threads);
+    fn membersOfSet(shape: Shape, sets: u32) u32 {
         return 2 * ((shape.pairs + sets - 1) / sets);
     }
 
@@ -281,14 +277,28 @@ pub const Trainer = struct {
     fn run(context: *anyopaque, index: u32) void {
         const trainer: *Trainer = @ptrCast(@alignCast(context));
         const worker = &trainer.workers[index];
+        worker.spent = .{};
+        const begun = os.threadTime();
         if (trainer.few != null) {
             trainer.runRows(index);
         } else {
             while (next(&trainer.next_panel, trainer.panels())) |panel| trainer.runPanel(worker, panel * trainer.panel_groups);
         }
+        worker.spent.forward = os.threadTime() - begun - worker.spent.noise;
         trainer.pool.barrier(trainer, judge);
         if (trainer.abandoned()) return;
+        const judged = os.threadTime();
         while (next(&trainer.next_block, @intCast(trainer.blocks.len))) |block| trainer.updateBlock(worker, trainer.blocks[block]);
+        worker.spent.update = os.threadTime() - judged;
+    }
+
+    /// CPU time of the last step by phase, summed over the workers, in nanoseconds.
+    pub fn spent(trainer: *const Trainer) Spent {
+        var sum: Spent = .{};
+        for (trainer.workers) |worker| {
+            inline for (@typeInfo(Spent).@"struct".fields) |field| @field(sum, field.name) += @field(worker.spent, field.name);
+        }
+        return sum;
     }
 
     /// The next unit of work that nobody has taken; null when there is none left.
@@ -311,7 +321,9 @@ pub const Trainer = struct {
         const stride = trainer.shape.sequence + 1;
         const blocks = if (trainer.noise.len != 0) trainer.noise[first_group * model.noise_bytes ..] else worker.noise;
         const noise: forward.Noise = .{ .block = blocks.ptr, .stride = model.noise_bytes, .perturb_shift = trainer.shape.perturb_shift };
+        const begun = os.threadTime();
         for (0..panel.groups) |g| trainer.fillGroup(first_group + g, blocks.ptr + g * model.noise_bytes);
+        worker.spent.noise += os.threadTime() - begun;
 
         // Lanes past the last pair repeat it: they are computed and forgotten.
         var streams: [forward.max_lanes]usize = undefined;
@@ -358,14 +370,17 @@ pub const Trainer = struct {
         const kernels = trainer.kernels;
         const threads: u32 = @intCast(trainer.pool.workers.len);
         const noise = &trainer.few.?.noise;
+        const begun = os.threadTime();
         while (next(&trainer.next_group, trainer.groups)) |group| {
             const block = trainer.noise.ptr + group * model.noise_bytes;
             trainer.fillGroup(group, block);
             for (group * pair_lanes..@min((group + 1) * pair_lanes, trainer.shape.pairs)) |pair| noise.take(model, pair, block);
         }
+        trainer.workers[index].spent.noise = os.threadTime() - begun;
         const sets = trainer.few.?.rows;
-        const together = sets.len == 1;
+        const together = trainer.few.?.team;
         const set = if (together) 0 else index;
+        if (set >= sets.len) return trainer.pool.barrier(trainer, nothing);
         const rows = &sets[set];
         const first = trainer.shape.pairs * set / @as(u32, @intCast(sets.len));
         const pairs = trainer.shape.pairs * (set + 1) / @as(u32, @intCast(sets.len)) - first;

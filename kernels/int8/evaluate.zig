@@ -37,13 +37,15 @@ pub const Evaluator = struct {
     panels: []forward.Panel,
     /// Instead of panels, where there are few streams.
     rows: ?few.Rows,
+    /// All threads work on the rows, not one.
+    team: bool,
     next_panel: Counter align(std.atomic.cache_line),
     done: std.atomic.Value(u64) align(std.atomic.cache_line),
 
     /// Memory that `init` will take besides the model, in bytes.
     pub fn bytesNeeded(model: *const Model, streams: u32, length: u32, threads: u32) usize {
         return @as(usize, streams) * (model.shape.layers * model.shape.hidden + length + 13) +
-            if (byRows(streams, threads)) few.Rows.bytesNeeded(model, streams) else threads * forward.Panel.bytesNeeded(model, 1);
+            if (rowsPlan(model, streams, threads) != null) few.Rows.bytesNeeded(model, streams) else threads * forward.Panel.bytesNeeded(model, 1);
     }
 
     pub fn init(evaluator: *Evaluator, model: *Model, kernels: *const ops.Table, pool: *Pool, streams: u32, length: u32) error{OutOfMemory}!void {
@@ -60,6 +62,7 @@ pub const Evaluator = struct {
             .bits = &.{},
             .panels = &.{},
             .rows = null,
+            .team = false,
             .next_panel = .init(0),
             .done = .init(0),
         };
@@ -68,10 +71,11 @@ pub const Evaluator = struct {
         evaluator.batch = try os.allocate(u8, @as(usize, streams) * (length + 1));
         evaluator.losses = try os.allocate(i32, streams);
         evaluator.bits = try os.allocate(f64, streams);
-        if (byRows(streams, @intCast(pool.workers.len))) {
+        if (rowsPlan(model, streams, @intCast(pool.workers.len))) |plan| {
             var rows: few.Rows = undefined;
             try rows.init(model, streams);
             evaluator.rows = rows;
+            evaluator.team = plan.team;
             return;
         }
         const panels = try gpa.alloc(forward.Panel, @min(pool.workers.len, evaluator.panelCount()));
@@ -92,11 +96,10 @@ pub const Evaluator = struct {
         std.heap.page_allocator.free(evaluator.panels);
     }
 
-    /// Whether the streams would leave too many lanes or threads of panels without work (eggroll.zig has the same rule).
-    fn byRows(streams: u32, threads: u32) bool {
-        const panels = (streams + group_lanes - 1) / group_lanes;
-        const rounds = (panels + threads - 1) / threads;
-        return streams <= few.members_max and 17 * streams < 10 * rounds * threads * group_lanes;
+    /// How few streams are read by rows, all as one set; null for panels.
+    fn rowsPlan(model: *const Model, streams: u32, threads: u32) @TypeOf(few.plan(0, 1, 1, 16, 1)) {
+        if (streams == 1) return few.plan(1, 1, 1 << 20, model.shape.hidden, threads); // `feed` reads rows
+        return few.plan(streams, streams, group_lanes, model.shape.hidden, threads);
     }
 
     fn panelCount(evaluator: *const Evaluator) u32 {
@@ -142,13 +145,14 @@ pub const Evaluator = struct {
         const model = evaluator.model;
         const kernels = evaluator.kernels;
         const stride = evaluator.length + 1;
-        const team: few.Team = .{ .pool = evaluator.pool, .index = index, .count = @intCast(evaluator.pool.workers.len) };
+        if (!evaluator.team and index != 0) return;
+        const team: few.Team = if (evaluator.team) .{ .pool = evaluator.pool, .index = index, .count = @intCast(evaluator.pool.workers.len) } else .solo;
         if (index == 0) {
             rows.loadStates(kernels, model, evaluator.states);
             @memset(evaluator.losses, 0);
             @memset(evaluator.bits, 0);
         }
-        evaluator.pool.barrier({}, nothing);
+        if (evaluator.team) evaluator.pool.barrier({}, nothing);
         var starts: [few.members_max]usize = undefined;
         var begin: u32 = 0;
         while (begin < evaluator.length) : (begin += rows.chunk) {

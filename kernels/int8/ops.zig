@@ -193,6 +193,17 @@ pub const RowsLoss = extern struct {
     loss: i32, // out
 };
 
+/// What no kernel can beat: the tier's multiply-add on registers alone, `rounds` times over all of them; or, where `bytes`
+/// is not 0, reading that much memory. Only the benchmark calls it.
+pub const Peak = extern struct {
+    rounds: u32,
+    seed: u32,
+    data: [*]const u8,
+    bytes: usize, // multiple of 512
+    done: u64, // out: multiply-adds, or bytes read
+    sink: u32, // out: a value that all of the work goes into
+};
+
 /// One tier's kernels. Pointers only: vectors never cross between objects compiled for different CPUs.
 pub const Table = extern struct {
     bias: u32,
@@ -207,6 +218,7 @@ pub const Table = extern struct {
     loss: *const fn (*const Loss) callconv(.c) void,
     noise_fill: *const fn (*const NoiseFill) callconv(.c) void,
     update: *const fn (*Update) callconv(.c) void,
+    peak: *const fn (*Peak) callconv(.c) void,
     rows_matmul: *const fn (*const RowsMatmul) callconv(.c) void,
     rows_noise_dot: *const fn (*const RowsNoiseDot) callconv(.c) void,
     rows_layer_norm: *const fn (*const RowsLayerNorm) callconv(.c) void,

@@ -14,6 +14,27 @@ const rows_max = 64;
 /// Most members (or streams) side by side.
 pub const members_max = 2 * rows_max;
 
+/// Whether splitting matrices over a team pays for its barriers, and no thread has to wait for a core.
+fn teamPays(hidden: u32, threads: u32) bool {
+    return hidden >= 256 and threads <= std.Thread.getCpuCount() catch 1;
+}
+
+/// How `members` (or streams; `unit` of them stay together) would be run by rows on `threads` threads: as many sets as
+/// work by themselves, or one set for a team. Null where panels of `lanes` lanes are faster.
+pub fn plan(members: u32, unit: u32, lanes: u32, hidden: u32, threads: u32) ?struct { sets: u32, team: bool } {
+    if (members > members_max) return null;
+    const units = members / unit;
+    const team = units < threads and teamPays(hidden, threads);
+    const sets = if (team) 1 else @min(units, threads);
+    // In MACs of a full panel: a MAC by rows costs 1 + 320 / hidden (64 inputs a step, and a fixed price for adding up lanes
+    // at the end), a team three tenths more for its barriers.
+    const a_set: u64 = (units + sets - 1) / sets * unit;
+    const by_rows = a_set * (hidden + 320) * @as(u64, if (team) 13 else 10);
+    const panels: u64 = (members + lanes - 1) / lanes;
+    const by_panels = (panels + threads - 1) / threads * lanes * hidden * @as(u64, if (team) threads else 1) * 10;
+    return if (by_rows < by_panels) .{ .sets = sets, .team = team } else null;
+}
+
 /// The threads that work on one set of rows, in step.
 pub const Team = struct {
     /// Null: one thread by itself.

@@ -18,6 +18,7 @@ pub const table: ops.Table = .{
     .loss = &loss,
     .noise_fill = &noiseFill,
     .update = &update,
+    .peak = &peak,
     .rows_matmul = &rowsMatmul,
     .rows_noise_dot = &rowsNoiseDot,
     .rows_layer_norm = &rowsLayerNorm,
@@ -88,14 +89,21 @@ fn embed(op: *const ops.Embed) callconv(.c) void {
 }
 
 fn matmul(op: *const ops.Matmul) callconv(.c) void {
-    for (0..op.groups * group_lanes) |lane| {
-        const a = op.a + (lane / group_lanes) * op.a_stride;
+    for (0..op.groups) |group| {
+        const a = op.a + group * op.a_stride;
         for (0..op.rows) |r| {
             const row = op.weights + r * op.cols;
-            var sum: i32 = 0;
-            for (0..op.cols) |k| sum += get(op.x, k, lane, op.groups) * row[k];
-            if (op.perturbed != 0) sum += (op.dots[lane] * a[r * pair_lanes + lane % pair_lanes]) >> @intCast(op.perturb_shift);
-            put(op.out, r, lane, op.groups, clip(sum >> @intCast(op.shift)));
+            // Lane by lane inside, so that inputs are read in the order in which they lie.
+            var sums: [group_lanes]i32 = @splat(0);
+            for (0..op.cols) |k| {
+                const x = op.x + at(k, group * group_lanes, op.groups);
+                for (&sums, 0..) |*sum, lane| sum.* += @as(i32, @as(i8, @bitCast(x[lane * 4]))) * row[k];
+            }
+            for (&sums, 0..) |*sum, lane| {
+                const dot = op.dots + group * group_lanes;
+                if (op.perturbed != 0) sum.* += (dot[lane] * a[r * pair_lanes + lane % pair_lanes]) >> @intCast(op.perturb_shift);
+                put(op.out, r, group * group_lanes + lane, op.groups, clip(sum.* >> @intCast(op.shift)));
+            }
         }
     }
 }
@@ -202,6 +210,26 @@ fn noiseFill(op: *const ops.NoiseFill) callconv(.c) void {
         fillStream(&state, op.rows, self, Lane.storeA);
         fillStream(&state, op.cols, self, Lane.storeB);
     }
+}
+
+fn peak(op: *ops.Peak) callconv(.c) void {
+    var sums: [12]u32 = undefined;
+    for (&sums, 1..) |*sum, i| sum.* = op.seed *% @as(u32, @intCast(2 * i + 1));
+    op.sink = 0;
+    if (op.bytes == 0) {
+        for (0..op.rounds) |_| {
+            // Each sum takes a product of its neighbour: one of its own would let the compiler fold rounds together.
+            inline for (&sums, 0..) |*sum, i| sum.* +%= sums[(i + 1) % sums.len] *% op.seed;
+        }
+        op.done = @as(u64, op.rounds) * sums.len;
+    } else {
+        const words: [*]align(1) const u64 = @ptrCast(op.data);
+        var word: u64 = 0;
+        for (words[0 .. op.bytes / 8]) |value| word ^= value;
+        op.sink = @truncate(word ^ word >> 32);
+        op.done = op.bytes;
+    }
+    for (sums) |sum| op.sink ^= sum;
 }
 
 fn update(op: *ops.Update) callconv(.c) void {

@@ -1,133 +1,49 @@
 // The int8 kernels in SIMD: members in lanes, one source for every tier. `dot` brings the few instructions that differ
 // (dot_avx512vnni.zig and its like). Meaning and arguments: ops.zig. Oracle: scalar.zig. Bit for bit the same.
+// Read next: vector_rows.zig (few members), vector_update.zig (the votes), lanes.zig.
 const std = @import("std");
-const builtin = @import("builtin");
+const simd = @import("lanes.zig");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
-const scalar = @import("scalar.zig");
+const Blocks = @import("vector_blocks.zig").Blocks;
+const Rows = @import("vector_rows.zig").Rows;
+const Update = @import("vector_update.zig").Update;
 
 const pair_lanes = layout.pair_lanes;
 const group_lanes = layout.group_lanes;
-
-const V16 = @Vector(16, i32);
-const U16 = @Vector(16, u32);
-const V64 = @Vector(64, u8);
-const S64 = @Vector(64, i8);
-const W32 = @Vector(32, i16);
-const Half = @Vector(32, u16);
+const V16 = simd.V16;
+const U16 = simd.U16;
+const V64 = simd.V64;
+const S64 = simd.S64;
+const Half = simd.Half;
+const load64 = simd.load64;
+const store64 = simd.store64;
+const load16 = simd.load16;
+const store16 = simd.store16;
+const fetch = simd.fetch;
+const quad = simd.quad;
+const splat64 = simd.splat64;
+const even = simd.even;
+const odd = simd.odd;
+const clippedAdd = simd.clippedAdd;
+const reciprocals = simd.reciprocals;
+const transpose16 = simd.transpose16;
 
 /// Largest magnitude of a noise value.
 const noise_max = 31;
-/// Groups of the widest panel.
-const max_groups = layout.max_groups;
-
-inline fn load64(p: [*]const u8) V64 {
-    return p[0..64].*;
-}
-
-inline fn store64(p: [*]u8, v: V64) void {
-    @as(*align(1) V64, @ptrCast(p)).* = v;
-}
-
-inline fn load16(p: [*]const i32) V16 {
-    return p[0..16].*;
-}
-
-inline fn store16(p: [*]i32, v: V16) void {
-    @as(*align(1) V16, @ptrCast(p)).* = v;
-}
-
-/// Asks for a cache line that will be read soon. Lines past the end of a buffer do no harm.
-inline fn fetch(p: anytype) void {
-    @prefetch(p, .{ .rw = .read, .locality = 3, .cache = .data });
-}
-
-/// The first n bytes, n = 16, 32, 48 or 64; raw zeros behind them.
-inline fn loadPart(p: anytype, n: usize) V64 {
-    const bytes: [*]const u8 = @ptrCast(p);
-    if (n == 64) return load64(bytes);
-    var part: [64]u8 = @splat(0);
-    @memcpy(part[0..n], bytes[0..n]);
-    return part;
-}
-
-inline fn storePart(p: [*]u8, v: V64, n: usize) void {
-    if (n == 64) return store64(p, v);
-    const part: [64]u8 = v;
-    @memcpy(p[0..n], part[0..n]);
-}
-
-/// Lane i of the result is the sum of vectors[i]'s lanes: four rounds of adding neighbours.
-inline fn sumEach(vectors: [16]V16) V16 {
-    var level = vectors;
-    inline for (.{ 1, 2, 4, 8 }) |distance| {
-        inline for (0..8 / distance) |i| {
-            const first, const second = .{ level[2 * i], level[2 * i + 1] };
-            level[i] = @shuffle(i32, first, second, neighbours(distance, 0)) +% @shuffle(i32, first, second, neighbours(distance, distance));
-        }
-    }
-    return level[0];
-}
-
-/// Lanes `shift`, ... of runs of `distance` lanes of the first vector, then of the second, in turn.
-fn neighbours(comptime distance: i32, comptime shift: i32) @Vector(16, i32) {
-    var indices: [16]i32 = undefined;
-    for (&indices, 0..) |*index, lane| {
-        const l: i32 = @intCast(lane);
-        const from = @divTrunc(l, 2 * distance) * 2 * distance + @mod(l, distance) + shift;
-        index.* = if (@mod(@divTrunc(l, distance), 2) == 0) from else ~from;
-    }
-    return indices;
-}
-
-/// Four consecutive int8 as one 32-bit word.
-inline fn quad(p: anytype) u32 {
-    return @as(*align(1) const u32, @ptrCast(p)).*;
-}
-
-inline fn splat64(word: u32) V64 {
-    return @bitCast(@as(U16, @splat(word)));
-}
-
-/// Even bytes, sign-extended to 16 bits: one member's pair of inputs stays in its 32-bit lane.
-inline fn even(v: S64) W32 {
-    return (@as(W32, @bitCast(v)) << @splat(8)) >> @splat(8);
-}
-
-inline fn odd(v: S64) W32 {
-    return @as(W32, @bitCast(v)) >> @splat(8);
-}
-
-/// The low bytes of `e` and `o`, interleaved again.
-inline fn join(e: Half, o: Half) V64 {
-    return @bitCast((e & @as(Half, @splat(0xff))) | (o << @splat(8)));
-}
-
-inline fn mulHighSigned(a: W32, b: W32) W32 {
-    const wide = @as(@Vector(32, i32), a) * @as(@Vector(32, i32), b);
-    return @truncate(wide >> @splat(16));
-}
-
-inline fn clippedAdd(a: S64, b: S64) S64 {
-    return @max(a +| b, @as(S64, @splat(-127)));
-}
-
-/// Reciprocals of 1..127: n div m = mulHigh(mulHigh(4n, magic), factor), exact for n <= 16129. With s = floor(log2 m):
-/// magic = ceil(2^(15+s) / m), factor = 2^(15-s). The proof is in kernels/README.md. Both words of a lane hold the same.
-const Reciprocal = struct { magic: u32, factor: u32 };
-const reciprocals: [128]Reciprocal = blk: {
-    var values: [128]Reciprocal = undefined;
-    values[0] = .{ .magic = 0, .factor = 0 };
-    for (values[1..], 1..) |*value, m| {
-        const s = std.math.log2_int(u32, m);
-        const magic = ((1 << (15 + s)) + m - 1) / m;
-        value.* = .{ .magic = magic | magic << 16, .factor = (1 << (15 - s)) | (1 << (31 - s)) };
-    }
-    break :blk values;
-};
 
 pub fn Kernels(comptime dot: type) type {
+    const blocks = Blocks(dot);
+    const few = Rows(dot);
     return struct {
+        const bias64 = blocks.bias64;
+        const signed = blocks.signed;
+        const stored = blocks.stored;
+        const normBlock = blocks.normBlock;
+        const forgetBlock = blocks.forgetBlock;
+        const stateBlock = blocks.stateBlock;
+        const addWeights = blocks.addWeights;
+
         pub const table: ops.Table = .{
             .bias = dot.bias,
             .embed = &embed,
@@ -139,24 +55,15 @@ pub fn Kernels(comptime dot: type) type {
             .add = &add,
             .loss = &loss,
             .noise_fill = &noiseFill,
-            .update = &update,
-            .rows_matmul = &rowsMatmul,
-            .rows_noise_dot = &rowsNoiseDot,
-            .rows_layer_norm = &rowsLayerNorm,
-            .row_forget_gate = &rowForgetGate,
-            .row_state_update = &rowStateUpdate,
-            .rows_loss = &rowsLoss,
+            .update = &Update(dot).update,
+            .peak = &@import("peak.zig").Peak(dot).peak,
+            .rows_matmul = &few.rowsMatmul,
+            .rows_noise_dot = &few.rowsNoiseDot,
+            .rows_layer_norm = &few.rowsLayerNorm,
+            .row_forget_gate = &few.rowForgetGate,
+            .row_state_update = &few.rowStateUpdate,
+            .rows_loss = &few.rowsLoss,
         };
-
-        const bias64: V64 = @splat(dot.bias);
-
-        inline fn signed(v: V64) S64 {
-            return @bitCast(v ^ bias64);
-        }
-
-        inline fn stored(v: S64) V64 {
-            return @as(V64, @bitCast(v)) ^ bias64;
-        }
 
         fn embed(op: *const ops.Embed) callconv(.c) void {
             const lanes = @as(usize, op.groups) * group_lanes;
@@ -181,31 +88,11 @@ pub fn Kernels(comptime dot: type) type {
             }
         }
 
-        /// Rows become columns, in four rounds of interleaving halves.
-        inline fn transpose16(block: *[16]U16) void {
-            inline for (0..4) |_| {
-                const before = block.*;
-                inline for (0..8) |i| {
-                    block[2 * i] = @shuffle(u32, before[i], before[i + 8], interleave(0));
-                    block[2 * i + 1] = @shuffle(u32, before[i], before[i + 8], interleave(8));
-                }
-            }
-        }
-
-        fn interleave(from: i32) @Vector(16, i32) {
-            var indices: [16]i32 = undefined;
-            for (0..8) |i| {
-                indices[2 * i] = from + @as(i32, @intCast(i));
-                indices[2 * i + 1] = ~(from + @as(i32, @intCast(i)));
-            }
-            return indices;
-        }
-
         fn matmul(op: *const ops.Matmul) callconv(.c) void {
             if (op.perturbed == 0) return shaped(.clean, op);
             if (dot.has_dot16 and fitsNarrow(op)) {
                 var narrow = op.*;
-                var dots_memory: [max_groups * group_lanes]i32 align(64) = undefined;
+                var dots_memory: [layout.max_groups * group_lanes]i32 align(64) = undefined;
                 const dots: [*]i32 = &dots_memory;
                 for (0..2 * op.groups) |v| store16(dots + v * 16, halves(load16(op.dots + v * 16)));
                 narrow.dots = dots;
@@ -375,7 +262,7 @@ pub fn Kernels(comptime dot: type) type {
 
         fn layerNorm(op: *const ops.LayerNorm) callconv(.c) void {
             switch (op.groups) {
-                inline 1...max_groups => |groups| layerNormOf(2 * groups, op),
+                inline 1...layout.max_groups => |groups| layerNormOf(2 * groups, op),
                 else => unreachable,
             }
         }
@@ -415,22 +302,6 @@ pub fn Kernels(comptime dot: type) type {
             }
         }
 
-        /// clip(trunc(x * weight / m)), with |weight| * 4 in even and odd bytes and the reciprocal of m.
-        inline fn normBlock(x: S64, weight: S64, size4: [2]Half, magic: Half, factor: Half) S64 {
-            const magnitude: Half = @bitCast(@as(V64, @abs(x)));
-            const q = [2]Half{
-                dot.mulHigh(dot.mulHigh((magnitude & @as(Half, @splat(0xff))) *% size4[0], magic), factor),
-                dot.mulHigh(dot.mulHigh((magnitude >> @splat(8)) *% size4[1], magic), factor),
-            };
-            const y: S64 = @bitCast(atMost127(q[0]) | atMost127(q[1]) << @splat(8));
-            const sign = (x ^ weight) >> @splat(7);
-            return (y ^ sign) -% sign;
-        }
-
-        inline fn atMost127(q: Half) Half {
-            return @min(q, @as(Half, @splat(127)));
-        }
-
         fn forgetGate(op: *const ops.ForgetGate) callconv(.c) void {
             const vectors = @as(usize, op.groups) * 2;
             for (0..op.width / 4) |w| {
@@ -444,30 +315,6 @@ pub fn Kernels(comptime dot: type) type {
             }
         }
 
-        fn rowForgetGate(op: *const ops.ForgetGate) callconv(.c) void {
-            var k: usize = 0;
-            while (k < op.width) : (k += 64) {
-                const n = @min(64, op.width - k);
-                const f, const g = forgetBlock(loadPart(op.a + k, n), loadPart(op.b + k, n), @bitCast(loadPart(op.bias + k, n)), loadPart(op.h + k, n));
-                storePart(op.f + k, f, n);
-                storePart(op.g + k, g, n);
-            }
-        }
-
-        inline fn forgetBlock(a: V64, b: V64, shift: S64, state: V64) [2]V64 {
-            const f = clippedAdd(clippedAdd(signed(a), signed(b)), shift);
-            const h = signed(state);
-            const gate = openness(f);
-            const g = [2]W32{ (gate[0] *% even(h)) >> @splat(8), (gate[1] *% odd(h)) >> @splat(8) };
-            return .{ stored(f), stored(@bitCast(join(@bitCast(g[0]), @bitCast(g[1])))) };
-        }
-
-        /// f + 127 as 0..254, even and odd bytes.
-        inline fn openness(f: S64) [2]W32 {
-            const gate: Half = @bitCast((@as(V64, @bitCast(f)) ^ @as(V64, @splat(0x80))) -% @as(V64, @splat(1)));
-            return .{ @bitCast(gate & @as(Half, @splat(0xff))), @bitCast(gate >> @splat(8)) };
-        }
-
         fn stateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
             const vectors = @as(usize, op.groups) * 2;
             for (0..op.width / 4) |w| {
@@ -479,39 +326,6 @@ pub fn Kernels(comptime dot: type) type {
                     store64(op.out + at, out);
                 }
             }
-        }
-
-        fn rowStateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
-            var k: usize = 0;
-            while (k < op.width) : (k += 64) {
-                const n = @min(64, op.width - k);
-                const h, const out = stateBlock(
-                    loadPart(op.a + k, n),
-                    loadPart(op.b + k, n),
-                    @bitCast(loadPart(op.bias + k, n)),
-                    loadPart(op.f + k, n),
-                    loadPart(op.h + k, n),
-                    loadPart(op.residual + k, n),
-                );
-                storePart(op.h + k, h, n);
-                storePart(op.out + k, out, n);
-            }
-        }
-
-        inline fn stateBlock(a: V64, b: V64, shift: S64, f: V64, state: V64, residual: V64) [2]V64 {
-            const c = clippedAdd(clippedAdd(signed(a), signed(b)), shift);
-            const h = signed(state);
-            const gate = openness(signed(f));
-            const moved_even = moved(even(h), even(c), gate[0]);
-            const moved_odd = moved(odd(h), odd(c), gate[1]);
-            const next: S64 = @bitCast(join(@bitCast(moved_even), @bitCast(moved_odd)));
-            return .{ stored(next), stored(clippedAdd(next, signed(residual))) };
-        }
-
-        /// clip(h + ((gate * (c - h)) >> 8)). The product does not fit 16 bits; its scaled high half does, exactly.
-        inline fn moved(h: W32, c: W32, gate: W32) W32 {
-            const step = mulHighSigned(gate << @splat(7), (c -% h) << @splat(1));
-            return @min(@max(h +% step, @as(W32, @splat(-127))), @as(W32, @splat(127)));
         }
 
         fn add(a: [*]const u8, b: [*]const u8, out: [*]u8, bytes: usize) callconv(.c) void {
@@ -537,132 +351,6 @@ pub fn Kernels(comptime dot: type) type {
                     op.losses[lane] +%= log_z -% @as(i32, logit);
                 }
             }
-        }
-
-        /// z[lane] += EXP2 of the lane's four logits.
-        inline fn addWeights(z: V16, logits: V64) V16 {
-            // The logit plus 128 as four bytes of one lane: four bits of exponent, four of fraction.
-            const word = logits ^ @as(V64, @splat(dot.bias ^ 0x80));
-            const index: U16 = @bitCast(word);
-            const fall: U16 = @bitCast((~word) >> @splat(4)); // 15 - exponent
-            var sum = z;
-            inline for (0..4) |byte| {
-                const value = dot.lookup16(scalar.exp2_mantissa, @bitCast(index >> @splat(8 * byte)));
-                sum +%= value >> @truncate((fall >> @splat(8 * byte)) & @as(U16, @splat(15)));
-            }
-            return sum;
-        }
-
-        fn rowsLoss(op: *ops.RowsLoss) callconv(.c) void {
-            var z: V16 = @splat(0);
-            var v: usize = 0;
-            while (v + 64 <= op.vocabulary) : (v += 64) z = addWeights(z, load64(op.logits + v));
-            var sum = @reduce(.Add, z);
-            for (op.logits[v..op.vocabulary]) |logit| sum += scalar.exp2_table[logit ^ (dot.bias ^ 0x80)];
-            op.loss = scalar.log2fix(sum) - @as(i32, op.logits[op.target] ^ (dot.bias ^ 0x80));
-        }
-
-        fn rowsMatmul(op: *const ops.RowsMatmul) callconv(.c) void {
-            var row: u32 = 0;
-            // A block of rows stays in the L1 cache while all tokens pass by it; the first to pass asks for the next block.
-            while (row < op.rows) : (row += 16) {
-                if (dot.row_sums == 16 and op.count >= 2) {
-                    rowsTile(2, 8, true, op.*, 0, row);
-                    rowsTile(2, 8, true, op.*, 0, row + 8);
-                } else rowsTile(1, 16, true, op.*, 0, row);
-                var j: u32 = if (dot.row_sums == 16 and op.count >= 2) 2 else 1;
-                if (dot.row_sums == 16) while (j + 2 <= op.count) : (j += 2) {
-                    rowsTile(2, 8, false, op.*, j, row);
-                    rowsTile(2, 8, false, op.*, j, row + 8);
-                };
-                while (j < op.count) : (j += 1) rowsTile(1, 16, false, op.*, j, row);
-            }
-        }
-
-        /// count * rows = 16 sums over all inputs, 64 inputs at a time. Two rows of x are the two sides of one pair.
-        inline fn rowsTile(comptime count: u32, comptime rows: u32, comptime ahead: bool, op: ops.RowsMatmul, j: usize, row: usize) void {
-            @setEvalBranchQuota(20000);
-            const cols: usize = op.cols;
-            const stride = ops.rowBytes(cols);
-            const weights: [*]const u8 = @ptrCast(op.weights + row * cols);
-            const x = op.x + j * stride;
-            var acc: [16]V16 = @splat(@splat(0));
-            // As many sums at a time as stay in registers.
-            const rows_at_once = dot.row_sums / count;
-            inline for (0..rows / rows_at_once) |pass| {
-                var k: usize = 0;
-                while (k < cols) : (k += 64) {
-                    var inputs: [count]V16 = undefined;
-                    inline for (0..count) |i| inputs[i] = @bitCast(load64(x + i * stride + k));
-                    inline for (pass * rows_at_once..(pass + 1) * rows_at_once) |r| {
-                        if (ahead) fetch(weights + (16 + r) * cols + k);
-                        const w: V16 = @bitCast(load64(weights + r * cols + k));
-                        inline for (0..count) |i| acc[i * rows + r] = dot.dot(acc[i * rows + r], inputs[i], w);
-                    }
-                }
-            }
-            var sums = sumEach(acc);
-            if (dot.bias != 0) sums +%= repeat(count, op.offsets[row..][0..rows].*);
-            if (op.pairs != 0) {
-                const a = op.a + j / 2 % op.pairs * op.a_stride + row;
-                const factor = repeat(count, @as([rows]i32, @as(@Vector(rows, i32), @as(@Vector(rows, i8), a[0..rows].*))));
-                const dots: V16 = if (count == 1) @splat(op.dots[j]) else std.simd.join(@as(@Vector(8, i32), @splat(op.dots[j])), @as(@Vector(8, i32), @splat(op.dots[j + 1])));
-                sums +%= (dots *% factor) >> @splat(@intCast(op.perturb_shift));
-            }
-            const shifted = sums >> @as(@Vector(16, u5), @splat(@intCast(op.shift)));
-            const clipped: V16 = @max(@as(V16, @min(shifted, @as(V16, @splat(127)))), @as(V16, @splat(-127)));
-            const bytes: [16]u8 = @as(@Vector(16, u8), @bitCast(@as(@Vector(16, i8), @truncate(clipped)))) ^ @as(@Vector(16, u8), @splat(dot.bias));
-            inline for (0..count) |i| op.out[(j + i) * op.out_stride + row ..][0..rows].* = bytes[i * rows ..][0..rows].*;
-        }
-
-        inline fn repeat(comptime count: u32, values: [16 / count]i32) V16 {
-            return if (count == 1) values else std.simd.join(@as(@Vector(8, i32), values), @as(@Vector(8, i32), values));
-        }
-
-        fn rowsNoiseDot(op: *const ops.RowsNoiseDot) callconv(.c) void {
-            const stride = ops.rowBytes(op.cols);
-            for (0..op.count) |j| {
-                const pair = j / 2 % op.pairs;
-                const b: [*]const u8 = @ptrCast(op.b + pair * op.b_stride);
-                var sum: V16 = @splat(0);
-                var k: usize = 0;
-                while (k < op.cols) : (k += 64) sum = dot.dot(sum, @bitCast(load64(op.x + j * stride + k)), @bitCast(load64(b + k)));
-                const value = @reduce(.Add, sum) -% op.b_sums[pair] *% dot.bias;
-                op.dots[j] = if (j % 2 == 0) value else -%value;
-            }
-        }
-
-        fn rowsLayerNorm(op: *const ops.RowsLayerNorm) callconv(.c) void {
-            const ones: V16 = @splat(0x01010101);
-            const low: Half = @splat(0xff);
-            for (0..op.count) |t| {
-                const x = op.x + t * ops.rowBytes(op.width);
-                const out = op.out + t * ops.rowBytes(op.width);
-                var sum: V16 = @splat(0);
-                var k: usize = 0;
-                while (k < op.width) : (k += 64) {
-                    const n = @min(64, op.width - k);
-                    const values = if (n == 64) signed(load64(x + k)) else signed(loadPart(x + k, n) ^ past(n));
-                    sum = dot.dot(sum, @bitCast(@abs(values)), ones);
-                }
-                const mean = @max(1, @as(u32, @intCast(@reduce(.Add, sum))) / op.width);
-                const magic: Half = @bitCast(@as(U16, @splat(reciprocals[mean].magic)));
-                const factor: Half = @bitCast(@as(U16, @splat(reciprocals[mean].factor)));
-                k = 0;
-                while (k < op.width) : (k += 64) {
-                    const n = @min(64, op.width - k);
-                    const values = signed(loadPart(x + k, n));
-                    const weight: S64 = @bitCast(loadPart(op.weight + k, n));
-                    const size: Half = @bitCast(@as(V64, @abs(weight)));
-                    const y = normBlock(values, weight, .{ (size & low) << @splat(2), (size >> @splat(8)) << @splat(2) }, magic, factor);
-                    storePart(out + k, stored(y), n);
-                }
-            }
-        }
-
-        /// The tier's bias in the bytes past n: with it, raw zeros there count as the value zero.
-        inline fn past(n: usize) V64 {
-            return @select(u8, std.simd.iota(u8, 64) < @as(V64, @splat(@intCast(n))), @as(V64, @splat(0)), bias64);
         }
 
         fn noiseFill(op: *const ops.NoiseFill) callconv(.c) void {
@@ -706,133 +394,6 @@ pub fn Kernels(comptime dot: type) type {
             const magnitude: V16 = @bitCast((word >> @splat(1)) & @as(U16, @splat(31)));
             const minus: V16 = @bitCast((word & @as(U16, @splat(1))) -% @as(U16, @splat(1)));
             return (magnitude ^ minus) -% minus;
-        }
-
-        fn update(op: *ops.Update) callconv(.c) void {
-            const factors: [*]i8 = @ptrCast(op.scratch);
-            const inputs = op.scratch + ops.update_rows * ops.factor_stride_max;
-            var starts: [ops.update_rows]i32 = undefined;
-            prepareFactors(op, factors, &starts);
-            op.changed = 0;
-            var col: usize = 0;
-            while (col < op.cols) : (col += ops.update_cols) {
-                relayInputs(op, col, inputs);
-                var row: usize = 0;
-                while (row < op.rows) : (row += 4) vote(op, row, col, factors, inputs, &starts);
-            }
-        }
-
-        /// factors[row][pair] = A * fitness, and what each row's sums start from: -bias * sum of its factors.
-        fn prepareFactors(op: *const ops.Update, factors: [*]i8, starts: *[ops.update_rows]i32) void {
-            const pairs = @as(usize, op.groups) * pair_lanes;
-            const stride = ops.factorStride(op.groups);
-            for (0..op.groups) |g| {
-                const fitness: @Vector(16, i8) = op.fitness[g * pair_lanes ..][0..16].*;
-                const signs: S64 = @bitCast([4]@Vector(16, i8){ fitness, fitness, fitness, fitness });
-                const minus = signs >> @splat(7);
-                const a: [*]const u8 = @ptrCast(op.a + g * op.noise_stride);
-                var r: usize = 0;
-                while (r < op.rows) : (r += 4) {
-                    fetch(a + op.noise_stride + r * pair_lanes);
-                    const four_rows: S64 = @bitCast(load64(a + r * pair_lanes));
-                    const product = @select(i8, signs == @as(S64, @splat(0)), @as(S64, @splat(0)), (four_rows ^ minus) -% minus);
-                    const parts: [4]@Vector(16, i8) = @bitCast(product);
-                    inline for (parts, 0..) |part, i| {
-                        const out: *align(1) @Vector(16, i8) = @ptrCast(factors + (r + i) * stride + g * pair_lanes);
-                        out.* = part;
-                    }
-                }
-            }
-            if (dot.bias == 0) return;
-            const ones: V16 = @splat(0x01010101);
-            for (starts[0..op.rows], 0..) |*start, r| {
-                var sum: V16 = @splat(0);
-                var p: usize = 0;
-                while (p < pairs) : (p += 64) {
-                    const left = pairs - p;
-                    var rest: [64]i8 = @splat(0);
-                    if (left < 64) @memcpy(rest[0..left], factors[r * stride + p ..][0..left]);
-                    const row: S64 = if (left < 64) rest else factors[r * stride + p ..][0..64].*;
-                    sum = dot.dot(sum, ones, @bitCast(row));
-                }
-                start.* = -%@reduce(.Add, sum) *% dot.bias;
-            }
-        }
-
-        /// B of 64 columns from [cols/4][16 pairs][4] to [pairs/4][4][16][4 pairs]: lane l of vector r is column 4l + r.
-        fn relayInputs(op: *const ops.Update, col: usize, inputs: [*]u8) void {
-            const order = comptime blk: {
-                @setEvalBranchQuota(2000);
-                var indices: [64]i32 = undefined;
-                for (&indices, 0..) |*index, i| index.* = (i & ~@as(usize, 15)) + (i & 3) * 4 + ((i >> 2) & 3);
-                break :blk @as(@Vector(64, i32), indices);
-            };
-            const quads = @min(16, (op.cols - col) / 4);
-            for (0..op.groups) |g| {
-                const b: [*]const u8 = @ptrCast(op.b + g * op.noise_stride + col / 4 * 64);
-                var block: [16]U16 = @splat(@bitCast(bias64)); // columns past the last count as zero
-                for (block[0..quads], 0..) |*line, q| {
-                    fetch(b + op.noise_stride + q * 64);
-                    line.* = @bitCast(@shuffle(u8, load64(b + q * 64) ^ bias64, undefined, order));
-                }
-                transpose16(&block);
-                inline for (block, 0..) |line, i| store64(inputs + (g * 16 + i) * 64, @bitCast(line));
-            }
-        }
-
-        /// Four rows by 64 columns, summed over all pairs of this pass.
-        inline fn vote(op: *ops.Update, row: usize, col: usize, factors: [*]const i8, inputs: [*]const u8, starts: *const [ops.update_rows]i32) void {
-            const padded = layout.alignUp(op.cols, ops.update_cols);
-            const pairs = @as(usize, op.groups) * pair_lanes;
-            const stride = ops.factorStride(op.groups);
-            var acc: [4][4]V16 = undefined;
-            inline for (0..4) |r| {
-                const start: V16 = if (dot.bias == 0) @splat(0) else @splat(starts[row + r]);
-                inline for (0..4) |v| {
-                    acc[r][v] = if (op.first != 0) start else start +% load16(op.votes + (row + r) * padded + col + v * 16);
-                }
-            }
-            if (op.last != 0) inline for (0..4) |r| fetch(op.weights + (row + 4 + r) * op.cols + col);
-            var p: usize = 0;
-            while (p < pairs) : (p += 4) {
-                var lanes: [4]V16 = undefined;
-                inline for (0..4) |v| lanes[v] = @bitCast(load64(inputs + p * ops.update_cols + v * 64));
-                inline for (0..4) |r| {
-                    const factor: V16 = @splat(@bitCast(quad(factors + (row + r) * stride + p)));
-                    inline for (0..4) |v| acc[r][v] = dot.dot(acc[r][v], lanes[v], factor);
-                }
-            }
-            inline for (0..4) |r| {
-                if (op.last != 0) {
-                    apply(op, row + r, col, acc[r]);
-                } else inline for (0..4) |v| {
-                    store16(op.votes + (row + r) * padded + col + v * 16, acc[r][v]);
-                }
-            }
-        }
-
-        /// Moves one row's weights by one where the vote passes the threshold.
-        inline fn apply(op: *ops.Update, row: usize, col: usize, votes: [4]V16) void {
-            const above: V16 = @splat(op.threshold);
-            const below: V16 = @splat(-op.threshold);
-            var beyond: [4]V16 = undefined;
-            inline for (&beyond, votes) |*b, v| b.* = v -% @max(@as(V16, @min(v, above)), below);
-            const excess: S64 = @bitCast(dot.pack4(beyond[0], beyond[1], beyond[2], beyond[3]));
-            const step = @max(@as(S64, @min(excess, @as(S64, @splat(1)))), @as(S64, @splat(-1)));
-            const weights = op.weights + row * op.cols + col;
-            const width = op.cols - col;
-            var edge: [64]i8 = @splat(0);
-            if (width < 64) @memcpy(edge[0..width], weights[0..width]);
-            const before: S64 = if (width < 64) edge else weights[0..64].*;
-            const after = @max(before +| step, @as(S64, @splat(-127)));
-            if (width < 64) {
-                edge = after;
-                @memcpy(weights[0..width], edge[0..width]);
-            } else @as(*align(1) S64, @ptrCast(weights)).* = after;
-            const raised: u32 = @popCount(@as(u64, @bitCast(after > before)));
-            const lowered: u32 = @popCount(@as(u64, @bitCast(after < before)));
-            op.offsets[row] -= (@as(i32, @intCast(raised)) - @as(i32, @intCast(lowered))) * dot.bias;
-            op.changed += raised + lowered;
         }
     };
 }

@@ -29,20 +29,20 @@ export async function run(argv: string[]): Promise<number> {
   const { values } = parseArguments("generate", args, argv);
   const options = { temperature: values.temperature, top_k: values["top-k"], top_p: values["top-p"], min_p: values["min-p"] };
   checkSampling(options);
-  const { model } = openModel(values.run);
+  const { model, tokenizer } = openModel(values.run);
   const prompt = new TextEncoder().encode(values.prompt);
-  const tokens = generate(model, prompt, values.tokens, options, values.seed);
+  const tokens = generate(model, Uint8Array.from(tokenizer.encode(prompt)), values.tokens, options, values.seed);
 
   // A terminal gets text that is safe to show, anything else the bytes themselves.
   if (!isTerminal(1)) {
     let open = writeOut(prompt);
-    for (const token of tokens) if (!(open = open && writeOut(Uint8Array.of(token)))) break;
+    for (const token of tokens) if (!(open = open && writeOut(tokenizer.decode([token])))) break;
     return 0;
   }
   const colors = colorsFor(1);
   const text = createTextStream(colors);
   writeOut(colors.green(text.push(prompt)));
-  for (const token of tokens) writeOut(colors.cyan(text.push(Uint8Array.of(token))));
+  for (const token of tokens) writeOut(colors.cyan(text.push(tokenizer.decode([token]))));
   writeOut(`${text.end()}\n`);
   return 0;
 }

@@ -2,6 +2,7 @@
 // Not the container (src/run/checkpoint.ts) and not the meaning of RUN (src/run/folder.ts). Read next: generate.ts, eval.ts.
 import { EggError } from "../errors.ts";
 import { accepts, knobAt, valueAt, type Config, type KnobPath } from "../config/knobs.ts";
+import { tokenizers, type Tokenizer } from "../data/tokenizer.ts";
 import { writeWeights } from "../models/egg.ts";
 import { NativeModel } from "../native/int8.ts";
 import { openContext } from "../native/machine.ts";
@@ -11,6 +12,7 @@ import { resolveRun } from "../run/folder.ts";
 
 export interface Trained {
   model: NativeModel;
+  tokenizer: Tokenizer;
   config: Config;
   checkpoint: LoadedCheckpoint;
 }
@@ -23,9 +25,10 @@ export function openModel(run: string): Trained {
   const { kind, path } = resolveRun(run);
   const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : newest(path);
   const config = configOf(checkpoint);
-  const model = new NativeModel(openContext(config.device.threads), { layers: config.model.layers, hidden: config.model.hidden, vocabulary: 256 });
+  const tokenizer = tokenizers[config.data.tokenizer];
+  const model = new NativeModel(openContext(config.device.threads), { layers: config.model.layers, hidden: config.model.hidden, vocabulary: tokenizer.vocabulary });
   writeWeights(model, checkpoint.tensors);
-  return { model, config, checkpoint };
+  return { model, tokenizer, config, checkpoint };
 }
 
 /** What the commands need to know of the run; other knobs may have come or gone since it was written. */

@@ -1,5 +1,5 @@
 // Text to token ids and back. One tokenizer so far: bytes.
-// Not about reading or cutting text: corpus.ts and streams.ts do that.
+// Not about reading or cutting text: corpus.ts and streams.ts do that. Used by src/commands/trained.ts and src/learners/.
 
 import { EggError } from "../errors.ts";
 
@@ -14,7 +14,7 @@ export interface Tokenizer {
 }
 
 /** Every byte is its own id; byte 0 separates documents. Any text in any encoding passes through unchanged. */
-export const bytesTokenizer: Tokenizer = {
+const bytes: Tokenizer = {
   name: "bytes",
   vocabulary: 256,
   encode: (text) => text,
@@ -30,3 +30,6 @@ export const bytesTokenizer: Tokenizer = {
     return text;
   },
 };
+
+/** By the name in the config (data.tokenizer). */
+export const tokenizers = { bytes } satisfies Record<string, Tokenizer>;

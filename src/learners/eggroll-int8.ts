@@ -3,6 +3,7 @@
 import type { Config } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
 import { fillBatch, pairOffsets, referenceEvaluationStart, requireSequence } from "../data/streams.ts";
+import { tokenizers } from "../data/tokenizer.ts";
 import { eggParameters, eggTensors, initialWeights, readWeights, writeWeights } from "../models/egg.ts";
 import { textLoss } from "../models/evaluate.ts";
 import { generate } from "../models/generate.ts";
@@ -17,6 +18,8 @@ const referenceEvery = 10;
 const evaluationBytes = 65_536;
 /** Sampling runs on the thread that hears signals: it stands aside this often. */
 const sampleSlice_ms = 25;
+/** Samples during training are cooled a little: at temperature 1 a young model writes mostly bytes that are no text. */
+const sampling = { temperature: 0.7, top_k: 0, top_p: 1, min_p: 0 };
 /** 32-bit golden ratio: spreads step numbers over seeds. */
 const spread = 0x9e3779b9;
 
@@ -65,7 +68,7 @@ export class EggrollInt8 implements Learner {
     this.#train = text.train;
     this.#heldOut = text.heldOut;
     this.#seed = config.run.seed;
-    this.#model = new NativeModel(context, { layers: config.model.layers, hidden: config.model.hidden, vocabulary: 256 });
+    this.#model = new NativeModel(context, { layers: config.model.layers, hidden: config.model.hidden, vocabulary: tokenizers[config.data.tokenizer].vocabulary });
     this.parameters = eggParameters(this.#model);
     this.population = population;
     this.memberTokensPerStep = population * sequence;
@@ -100,6 +103,7 @@ export class EggrollInt8 implements Learner {
       fitnessMinus: result.minus,
       updatedFraction: result.changed / trainedWeights(this.#model),
       ...(lossInteger === undefined ? {} : { lossInteger }),
+      phases: this.#trainer.phases(),
     };
   }
 
@@ -124,11 +128,10 @@ export class EggrollInt8 implements Learner {
 
   async sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null> {
     this.#cancelled = false;
-    const options = { temperature: 1, top_k: 0, top_p: 1, min_p: 0 };
     const text = new Uint8Array(tokens);
     let count = 0;
     let turned = performance.now();
-    for (const token of generate(this.#model, prompt, tokens, options, seed)) {
+    for (const token of generate(this.#model, prompt, tokens, sampling, seed)) {
       text[count++] = token;
       if (performance.now() - turned < sampleSlice_ms) continue;
       await new Promise((resume) => setImmediate(resume));

@@ -13,6 +13,8 @@ export interface StepReport {
   updatedFraction: number;
   /** The reference's own evaluation of this step, bits per byte, where the preset has one. */
   lossInteger?: number;
+  /** CPU seconds of all threads by phase, where the learner tells. */
+  phases?: { noise: number; forward: number; update: number };
 }
 
 /** What memory a learner needs, by part, in bytes. */

@@ -35,6 +35,9 @@ export const functions = {
   egg_int8_feed: status("u32", "buffer", "u32", "buffer", "u32"),
   egg_wait: status("u32", "u32", "buffer"),
   egg_cancel: status("u32"),
+  egg_bench_open: status("u32", "buffer", "buffer"),
+  egg_bench_window: status("u32", "u32", "u32", "buffer"),
+  egg_bench_phases: status("u32", "buffer"),
   egg_release: status("u32"),
 } as const satisfies Record<string, Signature>;
 
@@ -45,6 +48,9 @@ export const records = {
   Progress: { finished: "u32", share: "u32" },
   StepResult: { changed: "f64", loss_sum: "f64", plus: "u32", minus: "u32" },
   EvaluateResult: { tokens: "f64", bits: "f64", loss_sum: "f64" },
+  BenchShape: { what: "u32", rows: "u32", cols: "u32", groups: "u32", panels: "u32", hidden: "u32", layers: "u32", kib: "u32" },
+  BenchWindow: { seconds: "f64", cpu_seconds: "f64", work: "f64" },
+  BenchPhases: { noise: "f64", forward: "f64", update: "f64" },
   CpuInfo: { features: "u32", available: "u32", built: "u32", best: "u32" },
 } as const satisfies Record<string, Record<string, "u32" | "f64">>;
 

@@ -111,6 +111,13 @@ export class NativeTrainer {
     return losses;
   }
 
+  /** CPU seconds of the last step by phase, summed over the threads. */
+  phases(): RecordOf<"BenchPhases"> {
+    const phases = emptyRecord("BenchPhases");
+    call("egg_bench_phases", [this.handle, phases]);
+    return unpack("BenchPhases", phases);
+  }
+
   /** Recurrent states of members `first` .. `first + count`: [count][layers][hidden]. */
   readStates(first: number, count: number): Uint8Array {
     const states = new Uint8Array(count * this.model.stateBytes);

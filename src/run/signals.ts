@@ -13,7 +13,7 @@ export interface Stop {
 
 const signals = ["SIGINT", "SIGTERM"] as const;
 
-/** `timeout` and npm send one request to stop several times over; nobody presses Ctrl-C twice within this time. */
+/** `timeout` and npm send the same signal several times over; nobody presses Ctrl-C twice within this time. */
 const echo_ms = 100;
 
 /**
@@ -26,7 +26,7 @@ export function catchSignals(onFirst: (signal: StopSignal) => void = () => {}): 
   let requestedAt = 0;
   const handle = (signal: StopSignal): void => {
     if (requested !== null) {
-      if (performance.now() - requestedAt < echo_ms) return;
+      if (signal === requested && performance.now() - requestedAt < echo_ms) return;
       dieBySignal(signal);
     }
     requested = signal;

@@ -1,0 +1,120 @@
+// Sets figures against the peak, measured in the same process just before and just after: a ratio counts only while the
+// machine is what it was. Which figures: ladder.ts.
+import { EggError } from "../errors.ts";
+import type { Context } from "../native/machine.ts";
+import type { Figure, Section } from "./ladder.ts";
+import type { Peak, Result } from "./report.ts";
+import { percent } from "./tables.ts";
+import { measure, type Measured, type Patience } from "./windows.ts";
+
+/** Peaks that differ by more say that something else was measured. */
+const tolerance = 0.03;
+/** All threads at once must get the CPU that they ask for, but for this share. */
+const crowding = 0.05;
+const attempts = 3;
+
+export interface Peaks {
+  one: Measured;
+  all: Measured;
+}
+
+/** The tier's multiply-adds a second on registers alone, on one thread and on all. */
+export function measurePeaks(context: Context, patience: Patience): Peaks {
+  const one = measure(context, { what: "peak" }, false, patience);
+  return { one, all: context.threads === 1 ? one : measure(context, { what: "peak" }, true, patience) };
+}
+
+/** Why figures between two peaks say little; null where nothing is wrong. `all`: whether all threads were measured. */
+function disturbance(before: Peaks, after: Peaks, all: boolean, threads: number): string | null {
+  const apart = (a: number, b: number): number => Math.abs(a - b) / Math.max(a, b);
+  const one = apart(before.one.wall.p98, after.one.wall.p98);
+  const moved = all ? Math.max(one, apart(before.all.wall.p98, after.all.wall.p98)) : one;
+  if (moved > tolerance) return `the peak moved by ${percent(moved)} meanwhile, allowed are ${percent(tolerance)}`;
+  const got = Math.min(...[before, after].map((peaks) => peaks.all.wall.p98 / (threads * peaks.all.perCpuSecond)));
+  return all && got < 1 - crowding ? `${threads} threads together got only ${percent(got)} of the CPU time that they asked for` : null;
+}
+
+export interface Listener {
+  /** What is being measured now. */
+  measuring(what: string): void;
+  warn(message: string): void;
+}
+
+export interface Outcome {
+  results: Result[];
+  peak: { one_thread: Peak; all_threads: Peak };
+  peaks: Peaks;
+  steady: boolean;
+}
+
+/**
+ * Measures the sections in turn, each between two peaks; again where those differ by more than the tolerance.
+ * @param strict after the third attempt throw EggError("resources"), or else warn after the first and go on
+ */
+export async function measureSections(sections: readonly Section[], context: Context, patience: Patience, strict: boolean, listener: Listener): Promise<Outcome> {
+  const peaks = (): Peaks => {
+    listener.measuring("peak");
+    return measurePeaks(context, patience);
+  };
+  const first = peaks();
+  let before = first;
+  let steady = true;
+  const results: Result[] = [];
+  const between = async (name: string, all: boolean, run: () => Promise<Figure[]>): Promise<void> => {
+    for (let attempt = 1; ; attempt++) {
+      const figures = await run();
+      const after = peaks();
+      const wrong = disturbance(before, after, all, context.threads);
+      if (strict && wrong !== null && attempt === attempts) {
+        throw new EggError("resources", `[bench] ${name}: ${wrong}, in ${attempts} attempts.`, {
+          hint: "Something else uses this machine: stop it and measure again, choose fewer --threads, or take --quick, which only warns.",
+        });
+      }
+      const done = !strict || wrong === null;
+      if (done) results.push(...figures.map((figure) => finished(figure, before, after)));
+      before = after;
+      if (wrong !== null) listener.warn(`${name}: ${wrong}; ${done ? "the figures say little" : "measuring again"}`);
+      if (done) steady &&= wrong === null;
+      if (done) return;
+    }
+  };
+  for (const { name, items } of sections) {
+    await between(name, items.some(({ all }) => all), async () => {
+      const figures: Figure[] = [];
+      for (const { id, run } of items) {
+        listener.measuring(id);
+        await turn();
+        figures.push(await run());
+      }
+      return figures;
+    });
+  }
+  if (sections.length === 0) await between("peak", true, async () => []);
+  const peak = { one_thread: { before: first.one.wall.p98, after: before.one.wall.p98 }, all_threads: { before: first.all.wall.p98, after: before.all.wall.p98 } };
+  return { results, peak, peaks: first, steady };
+}
+
+/** A figure with its ratio to the mean of the peaks around it. */
+function finished(figure: Figure, before: Peaks, after: Peaks): Result {
+  const { rates, perCpuSecond, macs, ratio: given, ...about } = figure;
+  const peak = (of: (peaks: Peaks) => number): number => (of(before) + of(after)) / 2;
+  const many = about.threads > 1;
+  const wallPeak = peak(({ one, all }) => (many ? all : one).wall.p98);
+  const cpuPeak = peak(({ one, all }) => (many ? all : one).perCpuSecond);
+  const ratio = macs === 0 ? given : (rates.p98 * macs) / (about.clock === "cpu" ? cpuPeak : wallPeak);
+  const limited = about.floor !== null || about.ceiling !== null;
+  return {
+    ...about,
+    // A share is no speed: what it mostly is counts, not what it is at its highest.
+    rate: about.unit.endsWith("/s") ? rates.p98 : rates.median,
+    ...rates,
+    ratio,
+    cpu_ratio: macs === 0 || perCpuSecond === null ? null : (perCpuSecond * macs) / cpuPeak,
+    ok: !limited || ratio === null ? null : ratio >= (about.floor ?? -Infinity) && ratio <= (about.ceiling ?? Infinity),
+  };
+}
+
+/** Lets signals and the screen through. */
+function turn(): Promise<void> {
+  return new Promise((resume) => setImmediate(resume));
+}

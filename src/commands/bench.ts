@@ -1,0 +1,200 @@
+// `egg bench`: how fast the kernels and whole training are on this machine, as shares of what it can do; and two such
+// measurements side by side. Reads arguments and prints. What is measured: src/bench/ladder.ts and training.ts.
+import fs from "node:fs";
+import { defineCommand, type CommandDef } from "citty";
+import { loadConfig } from "../config/load.ts";
+import { ladder, type Section } from "../bench/ladder.ts";
+import { hardware } from "../bench/machine.ts";
+import { svg } from "../bench/plot.ts";
+import { compareReports, readReport, schemaVersion, type Report, type Result } from "../bench/report.ts";
+import { measureSections, type Listener, type Peaks } from "../bench/steady.ts";
+import { bars, comparisonTable, csv, heading, percent, table } from "../bench/tables.ts";
+import { measureTraining } from "../bench/training.ts";
+import { measure, type Patience } from "../bench/windows.ts";
+import { openCorpus, splitCorpus } from "../data/corpus.ts";
+import { EggError } from "../errors.ts";
+import { openContext, type Context } from "../native/machine.ts";
+import { formatBytes, shellWord, summaryJson } from "../report/summary.ts";
+import { formatCount } from "../report/progress.ts";
+import { colorsFor, createTerminal, writeOut, type Terminal } from "../report/terminal.ts";
+import { helpText, parseArguments, subcommandLine, wantsHelp, type StrictArgs } from "./arguments.ts";
+import { program } from "./program.ts";
+
+const int8Args = {
+  quick: { type: "boolean", description: "shorter windows and sequences; only warns where the machine is not steady" },
+  seconds: { type: "string", kind: "number", min: 0.001, max: 600, description: "time for each figure; default: 1, with --quick 0.1", valueHint: "S" },
+  threads: { type: "string", kind: "integer", min: 1, max: 1024, description: "threads that are meant by all threads; default: one for each core", valueHint: "N" },
+  only: { type: "string", description: "measure these only, by id or its beginning, such as P1,P3/H512-L4", valueHint: "IDS" },
+  json: { type: "boolean", description: "print one line of JSON, which egg bench compare reads" },
+  csv: { type: "boolean", description: "print comma-separated values" },
+  plot: { type: "string", description: "draw the ratios to this SVG file as well", valueHint: "FILE" },
+} satisfies StrictArgs;
+const stepArgs = {
+  config: { type: "string", alias: "c", description: "config file; without it the default preset", valueHint: "FILE" },
+  set: { type: "string", description: "set one knob, such as trainer.population=64", valueHint: "PATH=VALUE", repeated: true },
+  threads: { type: "string", kind: "integer", min: 1, max: 1024, description: "threads that compute, instead of device.threads", valueHint: "N" },
+  seconds: { type: "string", kind: "number", min: 0.001, max: 3600, default: "5", description: "time for the steps", valueHint: "S" },
+  json: { type: "boolean", description: "print one line of JSON, which egg bench compare reads" },
+} satisfies StrictArgs;
+const compareArgs = {
+  first: { type: "positional", description: "JSON of an earlier measurement", valueHint: "A.json" },
+  second: { type: "positional", description: "JSON of a later one", valueHint: "B.json" },
+  json: { type: "boolean", description: "print one line of JSON" },
+} satisfies StrictArgs;
+
+const commands: Record<string, { help: string; args: StrictArgs; run: (argv: string[]) => Promise<void> | void }> = {
+  int8: { help: "the int8 kernels, from one matrix product to whole training steps, as shares of this CPU's peak (EGG_CPU=tier chooses other kernels)", args: int8Args, run: runInt8 },
+  step: { help: "your own config for a few seconds: speed, where the time goes, memory", args: stepArgs, run: runStep },
+  compare: { help: "two measurements side by side: how much faster the second is", args: compareArgs, run: runCompare },
+};
+
+const root: CommandDef = { meta: { description: "measure how fast this machine trains" }, args: {} };
+
+export async function run(argv: string[]): Promise<number> {
+  const { command, rest } = subcommandLine("bench", argv, Object.keys(commands));
+  const help = (name: string): string => helpText(`egg bench ${name}`, defineCommand({ meta: { description: commands[name]!.help }, args: commands[name]!.args }));
+  if (command === "help") {
+    const each = Object.fromEntries(Object.entries(commands).map(([name, { help }]) => [name, help]));
+    writeOut([helpText("egg bench", root, each), ...Object.keys(commands).map(help)].join("\n"));
+    return 0;
+  }
+  if (wantsHelp(commands[command]!.args, rest)) writeOut(help(command));
+  else await commands[command]!.run(rest);
+  return 0;
+}
+
+/** What stands in every report, whatever was measured. */
+function about(context: Context, argv: string[], what: Report["what"], quick: boolean, patience: Patience): Omit<Report, "peak" | "steady" | "results"> {
+  return {
+    schema_version: schemaVersion,
+    what,
+    egg: program.version,
+    commit: program.commit,
+    machine: hardware(),
+    date: new Date().toISOString(),
+    command: ["egg", "bench", what, ...argv].map(shellWord).join(" "),
+    quick,
+    tier: context.tier,
+    threads: context.threads,
+    clock_ghz: measure(context, { what: "clock" }, false, patience).wall.p98 / 1e9,
+  };
+}
+
+/** Tells on the live line what is being measured. */
+function listenerOn(terminal: Terminal): Listener {
+  return {
+    measuring: (what) => terminal.draw(`measuring ${what}`),
+    warn: (message) => terminal.warn(message),
+  };
+}
+
+async function runInt8(argv: string[]): Promise<void> {
+  const { values } = parseArguments("bench int8", int8Args, argv);
+  if (values.json && values.csv) throw new EggError("usage", "--json and --csv exclude each other.");
+  const { quick } = values;
+  const terminal = createTerminal({ quiet: false });
+  const context = openContext(values.threads ?? 0);
+  const seconds = values.seconds ?? (quick ? 0.1 : 1);
+  const windows = { windows: 2000, seconds };
+  const options = { context, hardware: hardware(), windows, steps: { seconds: 3 * seconds, longest: Math.min(4, 4 * seconds) }, sequence: quick ? 16 : 128 };
+  const sections = selected(ladder(options), values.only);
+  const common = about(context, argv, "int8", quick, windows);
+  const { results, peak, peaks, steady } = await measureSections(sections, context, windows, !quick, listenerOn(terminal));
+  terminal.draw("");
+  const report: Report = { ...common, peak, steady, results: [...peakResults(context, peaks), ...results] };
+
+  if (values.plot !== undefined) {
+    try {
+      fs.writeFileSync(values.plot, svg(report));
+    } catch (error) {
+      throw new EggError("resources", `[bench] ${values.plot} cannot be written: ${(error as Error).message}.`, { hint: "Choose a folder that can be written to." });
+    }
+  }
+  if (values.json || values.csv) {
+    writeOut(values.json ? summaryJson(report) : csv(report));
+    return;
+  }
+  const colors = colorsFor(1);
+  const tables = sections.map(({ title, items }) => table(title, results.filter(({ id }) => items.some((item) => item.id === id)), colors));
+  writeOut([heading(report), ...tables, bars(results, colors)].filter((text) => text !== "").join("\n"));
+}
+
+/** The sections with the items that are asked for; all where nothing is. */
+function selected(sections: Section[], only: string | undefined): Section[] {
+  if (only === undefined) return sections;
+  const wanted = only.split(",").map((word) => word.trim()).filter((word) => word !== "");
+  const begins = (id: string, word: string): boolean => id === word || id.startsWith(`${word}/`);
+  const ids = ["peak", "clock", ...sections.flatMap(({ items }) => items.map(({ id }) => id))];
+  const unknown = wanted.find((word) => !ids.some((id) => begins(id, word)));
+  if (unknown !== undefined || wanted.length === 0) {
+    throw new EggError("usage", `--only: found ${JSON.stringify(unknown ?? only)}, allowed peak, ${sections.map(({ name }) => name).join(", ")}, or the id of one figure.`, {
+      hint: `Ids look like ${ids.filter((_, i) => i > 1).slice(-1)[0]}; --json prints them all.`,
+    });
+  }
+  const chosen = sections.map((section) => ({ ...section, items: section.items.filter(({ id }) => wanted.some((word) => begins(id, word))) }));
+  return chosen.filter(({ items }) => items.length > 0);
+}
+
+/** The peak as results of its own, so that two machines can be compared. */
+function peakResults(context: Context, { one, all }: Peaks): Result[] {
+  const common = { unit: "MAC/s", clock: "wall" as const, ratio: null, cpu_ratio: null, floor: null, ceiling: null, ok: null, parameters: {} };
+  const row = (id: string, label: string, threads: number, { wall }: Peaks["one"]): Result => ({ id, label, threads, ...common, rate: wall.p98, ...wall });
+  const single = row("peak/1", "peak, one thread", 1, one);
+  return context.threads === 1 ? [single] : [single, row("peak/all", "peak, all threads", context.threads, all)];
+}
+
+async function runStep(argv: string[]): Promise<void> {
+  const { values, repeated } = parseArguments("bench step", stepArgs, argv);
+  const { config } = loadConfig({
+    ...(values.config === undefined ? {} : { file: values.config }),
+    sets: repeated.set,
+    flags: { "device.threads": { flag: "--threads", value: values.threads } },
+  });
+  const terminal = createTerminal({ quiet: false });
+  const corpus = await openCorpus(config.data.path);
+  try {
+    const context = openContext(config.device.threads);
+    const windows = { windows: 2000, seconds: Math.min(0.5, values.seconds / 4) };
+    const common = about(context, argv, "step", false, windows);
+    terminal.draw("measuring steps");
+    let training: Awaited<ReturnType<typeof measureTraining>>;
+    const section: Section = { name: "step", title: "", items: [{ id: "step", all: true, run: async () => {
+      training = await measureTraining(config, splitCorpus(corpus, config.data.validation), context, values.seconds);
+      const { macs, results: [first] } = training;
+      const { median, p98, spread, samples, ...rest } = first!;
+      // The mean, not the best: this is what a run comes to.
+      return { ...rest, rates: { median, p98: first!.rate, spread, samples }, perCpuSecond: null, macs };
+    } }] };
+    const { results, peak, peaks, steady } = await measureSections([section], context, windows, false, listenerOn(terminal));
+    terminal.draw("");
+    const { report: step, results: raw } = training!;
+    const whole = { ...raw[0]!, ratio: results[0]!.ratio };
+    const report: Report = { ...common, peak, steady, results: [...peakResults(context, peaks), whole, ...raw.slice(1)], step };
+    writeOut(values.json ? summaryJson(report) : stepText(report, whole));
+  } finally {
+    corpus.close();
+  }
+}
+
+function stepText(report: Report, whole: Result): string {
+  const { step, threads } = report;
+  const { hidden, layers, members, sequence } = whole.parameters;
+  const shares = Object.entries(step!.shares).filter(([, share]) => share > 0).map(([phase, share]) => `${phase} ${percent(share)}`).join(", ");
+  const rows = [
+    ["config", `hidden ${hidden}, layers ${layers}, population ${members}, sequence ${sequence}`],
+    ["speed", `${formatCount(whole.rate)} member-tokens/s over ${step!.steps} steps; median ${formatCount(whole.median)}, spread ${percent(whole.spread)}`],
+    ["", `${formatCount(step!.steps_per_second)} steps/s, ${formatCount(step!.data_tokens_per_second)} tokens of data/s`],
+    ["ratio", `${percent(whole.ratio)} of the peak of ${threads} ${threads === 1 ? "thread" : "threads"}, counting the matrices' multiply-adds only`],
+    ["time", shares],
+    ["memory", `${formatBytes(step!.planned_bytes)} planned, ${formatBytes(step!.peak_rss_bytes)} at most in use, the program itself included`],
+  ];
+  return `${heading(report)}${rows.map(([label, value]) => `${label!.padEnd(9)}${value}\n`).join("")}`;
+}
+
+function runCompare(argv: string[]): void {
+  const { values } = parseArguments("bench compare", compareArgs, argv);
+  const comparison = compareReports(readReport(values.first), readReport(values.second));
+  const terminal = createTerminal({ quiet: false });
+  for (const warning of comparison.warnings) terminal.warn(warning);
+  writeOut(values.json ? summaryJson(comparison) : comparisonTable(comparison, [values.first, values.second], colorsFor(1)));
+}
