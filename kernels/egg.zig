@@ -158,6 +158,10 @@ fn copyTensor(handle: u32, index: u32, buffer: [*]u8, bytes: u32, direction: Dir
     const owned = try object(handle, .model);
     try idle(owned.context);
     const tensor = owned.model.tensor(index) orelse return fail(error.BadArgument, "tensor {d} does not exist", .{index});
+    try expectBytes("tensor", tensor.len, bytes);
+    if (direction == .write and std.mem.indexOfScalar(u8, buffer[0..bytes], 0x80) != null) {
+        return fail(error.BadShape, "a weight of -128, where -127 is the least", .{});
+    }
     try copy("tensor", std.mem.sliceAsBytes(tensor), buffer, bytes, direction);
     if (direction == .write) owned.model.sumRows(index);
 }
@@ -485,7 +489,7 @@ fn release(handle: u32) abi.Error!void {
 const manifest = abi.manifest(@This());
 
 /// A failed safety check cannot be survived: say what it was, then end the process.
-export fn egg_panic(message: [*]const u8, length: usize) callconv(.c) noreturn {
+fn fatal(message: [*]const u8, length: usize) callconv(.c) noreturn {
     os.writeError("egg: bug in the kernels: ");
     os.writeError(message[0..length]);
     os.writeError("\n");
@@ -494,9 +498,14 @@ export fn egg_panic(message: [*]const u8, length: usize) callconv(.c) noreturn {
 
 pub const panic = std.debug.FullPanic(struct {
     fn panicFn(message: []const u8, _: ?usize) noreturn {
-        egg_panic(message.ptr, message.len);
+        fatal(message.ptr, message.len);
     }
 }.panicFn);
+
+comptime {
+    // For the tiers' objects, not for the world.
+    @export(&fatal, .{ .name = "egg_panic", .visibility = .hidden });
+}
 
 test {
     _ = @import("handles.zig");

@@ -116,9 +116,9 @@ describe("handles", () => {
   test("one of another kind is refused by name", () => {
     const model = newModel();
     const evaluator = new NativeEvaluator(model, 1, 8);
-    expect(errorOf(() => call("egg_int8_model_read", [context.handle, 0, new Uint8Array(16), 16])).message).toContain("is a context, not a model");
-    expect(errorOf(() => call("egg_int8_step_start", [evaluator.handle, 1])).message).toContain("not a trainer");
-    expect(errorOf(() => call("egg_wait", [model.handle, 0, emptyRecord("Progress")])).message).toContain("is a model, not a context");
+    expect(errorOf(() => call("egg_int8_model_read", [context.handle, 0, new Uint8Array(16), 16])).message).toContain("stands for: context; expected: model");
+    expect(errorOf(() => call("egg_int8_step_start", [evaluator.handle, 1])).message).toContain("expected: trainer");
+    expect(errorOf(() => call("egg_wait", [model.handle, 0, emptyRecord("Progress")])).message).toContain("stands for: model; expected: context");
     evaluator.release();
     model.release();
   });

@@ -139,7 +139,7 @@ describe("generate", () => {
   });
 
   test("samples.txt has what generate writes with the same prompt and seed", () => {
-    const written = write(["--prompt", "The ", "--tokens", 16, "--seed", 42 + 400]);
+    const written = write(["--prompt", "The ", "--tokens", 16, "--seed", 42 + 400, "--temperature", 0.7]);
     const sample = plainSample(400, { prompt: written.subarray(0, 4), continuation: written.subarray(4) });
     expect(readFileSync(join(folder, "samples.txt"), "utf8")).toEndWith(sample);
   });

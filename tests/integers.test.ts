@@ -125,8 +125,7 @@ function linkProblems(dynamic: string, offered: readonly string[]): string[] {
     if (section !== "*UND*") exported.add(name!);
     else if (!lent.has(name!) && !flags!.includes("w")) problems.push(`asks the host for ${name}`);
   }
-  // egg_panic is no part of the ABI: tier objects call it, so it is global while the library is linked.
-  for (const name of exported) if (!offered.includes(name) && name !== "egg_panic") problems.push(`exports ${name}, which the ABI does not list`);
+  for (const name of exported) if (!offered.includes(name)) problems.push(`exports ${name}, which the ABI does not list`);
   for (const name of offered) if (!exported.has(name)) problems.push(`does not export ${name}`);
   return problems;
 }

@@ -1,4 +1,5 @@
 // metrics.jsonl: what a line holds, reading a torn file, cutting back on resume. The full disk is in checkpoint.test.ts.
+// Not the loop that writes it: train.test.ts. Read next: src/run/metrics.ts.
 import { afterAll, expect, test } from "bun:test";
 import fs from "node:fs";
 import os from "node:os";

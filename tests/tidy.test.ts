@@ -130,6 +130,11 @@ const pathsInReadmes: Rule = (files) =>
     return [...new Set(named)].filter((name) => !name.includes("NAME") && !isThere(name)).map((name) => `${path}: names ${name}, which is not there`);
   });
 
+/** README's tree has a line for every folder of src/. */
+const foldersInReadme: Rule = (files) =>
+  [...new Set([...files.keys()].map((path) => /^src\/[\w-]+\//.exec(path)?.[0]).filter((folder) => folder !== undefined))]
+    .filter((folder) => !new RegExp(`^${folder} +\\w`, "m").test(files.get("README.md") ?? "")).map((folder) => `README.md: its tree lacks ${folder}`);
+
 /** One row a knob, exactly as the table of knobs has it. */
 function knobRow(knob: Knob): string {
   return `| \`${knob.path}\` | \`${JSON.stringify(knob.default)}\` | ${allowedFor(knob)} | ${knob.help}${knob.unit === undefined ? "" : ` [${knob.unit}]`} |`;
@@ -166,6 +171,7 @@ function unknownIn(lines: readonly string[][], help: (command: string[]) => stri
     let text = help([]);
     while (commandsIn(text).length > 0) {
       const next = words[command.length];
+      if (command.length > 0 && next === undefined) return []; // a group by its name, as in "egg config writes configs"
       if (command.length === 0 && (next === undefined || next.startsWith("-"))) command.push("train");
       else if (next !== undefined && commandsIn(text).includes(next)) command.push(next);
       else return [`egg ${words.join(" ")}: no command ${next}`];
@@ -194,6 +200,7 @@ const rules: { name: string; rule: Rule; bad: Record<string, string>; says: stri
   { name: "no test alone", rule: noTestAlone, bad: { "tests/x.test.ts": `test.on${"ly"}("x", () => {});` }, says: "runs one test only" },
   { name: "no long files", rule: noLongFiles, bad: { "src/x.ts": "\n".repeat(601) }, says: "src/x.ts: 601 lines, allowed 600" },
   { name: "READMEs name files that are there", rule: pathsInReadmes, bad: { "README.md": "See src/nowhere/ and `src/main.ts`.", "kernels/README.md": "`int8/scalar.zig`, `int8/gone.zig`" }, says: "README.md: names src/nowhere/, which is not there\nkernels/README.md: names int8/gone.zig" },
+  { name: "README's tree has every folder", rule: foldersInReadme, bad: { "README.md": "src/data/   texts", "src/data/x.ts": "", "src/envs/x.ts": "" }, says: "README.md: its tree lacks src/envs/" },
   { name: "README has every knob", rule: knobsInReadme, bad: { "README.md": "\n| `run.speed` | `1` | a number | how fast |\n" }, says: "README.md: has a row that no knob has: | `run.speed`" },
 ];
 

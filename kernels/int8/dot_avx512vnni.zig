@@ -1,4 +1,5 @@
 // The few instructions of the AVX-512 VNNI tier that have no portable spelling. Not a kernel: vector.zig builds those.
+// Read next: vector.zig, which uses them; dot_avxvnni.zig, the same on 256 bits.
 const V16 = @Vector(16, i32);
 const V64 = @Vector(64, u8);
 

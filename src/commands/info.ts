@@ -2,7 +2,7 @@
 // Not the asking: src/native/machine.ts does that.
 import os from "node:os";
 import { defineCommand } from "citty";
-import { machine } from "../native/machine.ts";
+import { chooseTier, machine } from "../native/machine.ts";
 import { formatBytes } from "../report/summary.ts";
 import { writeOut } from "../report/terminal.ts";
 import { availableMemory } from "../run/memory.ts";
@@ -19,6 +19,7 @@ export async function run(argv: string[]): Promise<number> {
   }
   const { values } = parseArguments("info", args, argv);
   const { features, tiers, best } = machine();
+  const used = chooseTier();
   const info = {
     egg: program.version,
     commit: program.commit,
@@ -32,6 +33,7 @@ export async function run(argv: string[]): Promise<number> {
     features,
     tiers,
     best,
+    used,
   };
   if (values.json) {
     writeOut(`${JSON.stringify(info)}\n`);
@@ -43,7 +45,7 @@ export async function run(argv: string[]): Promise<number> {
     ["cpu", `${info.cpu}, ${info.cores} cores for this process`],
     ["memory", `${formatBytes(info.memory_bytes)}, ${formatBytes(info.available_bytes)} available`],
     ["features", features.join(" ") || "none that egg knows of"],
-    ...tiers.map(({ name, available, reason }, i) => [i === 0 ? "kernels" : "", `${name.padEnd(12)}${available ? (name === best ? "used" : "available") : `not available: ${reason}`}`]),
+    ...tiers.map(({ name, available, reason }, i) => [i === 0 ? "kernels" : "", `${name.padEnd(12)}${available ? (name === used ? "used" : "available") : `not available: ${reason}`}`]),
   ];
   writeOut(rows.map(([label, value]) => `${label!.padEnd(10)}${value}\n`).join(""));
   return 0;

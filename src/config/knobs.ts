@@ -30,7 +30,7 @@ export const knobs = [
   { path: "trainer.threshold", kind: "integer", min: 0, max: 2_147_483_647, default: 160, help: "votes that a weight needs before it moves by one" },
 
   { path: "run.steps", kind: "integer", min: 0, max: 1_000_000_000, default: 300, unit: "steps", help: "length of the run" },
-  { path: "run.seed", kind: "integer", min: 0, max: 4_294_967_295, default: 42, help: "start of every random number in the run" },
+  { path: "run.seed", kind: "integer", min: 0, max: 4_294_967_295, default: 42, help: "start of the random numbers of training and samples; initial weights are those of the preset" },
   { path: "run.eval_every", ...every, default: 10, help: "evaluate on held-out data every so often; 0 = never" },
   { path: "run.sample_every", ...every, default: 50, help: "write a sample of text every so often; 0 = never" },
   { path: "run.checkpoint_every", ...every, default: 100, help: "save a checkpoint every so often; 0 = only when the run ends" },

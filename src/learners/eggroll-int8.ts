@@ -4,6 +4,7 @@ import type { Config } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
 import { fillBatch, pairOffsets, referenceEvaluationStart, requireSequence } from "../data/streams.ts";
 import { tokenizers } from "../data/tokenizer.ts";
+import { EggError } from "../errors.ts";
 import { eggParameters, eggTensors, initialWeights, readWeights, writeWeights } from "../models/egg.ts";
 import { textLoss } from "../models/evaluate.ts";
 import { generate } from "../models/generate.ts";
@@ -35,6 +36,12 @@ function trainedWeights(model: NativeModel): number {
 
 function shapeOf({ trainer }: Config): TrainerShape {
   return { pairs: trainer.population / 2, sequence: trainer.sequence, threshold: trainer.threshold, sigma_shift: trainer.sigma_shift };
+}
+
+/** What crosses into native memory at once is at most 4 GiB. */
+function expectOnePiece(what: string, bytes: number, knobs: string): void {
+  if (bytes < 2 ** 32) return;
+  throw new EggError("resources", `[run] ${what} need ${bytes.toLocaleString("en")} bytes in one piece, more than 4 GiB.`, { hint: `Lower ${knobs}.` });
 }
 
 export class EggrollInt8 implements Learner {
@@ -78,6 +85,8 @@ export class EggrollInt8 implements Learner {
     const batchBytes = shape.pairs * (sequence + 1);
     const states = population * config.model.layers * config.model.hidden;
     admit({ model: this.parameters, training: NativeTrainer.bytesNeeded(this.#model, shape), streams: batchBytes, checkpoint: this.parameters + states });
+    expectOnePiece("the streams of a step", batchBytes, "trainer.population or trainer.sequence");
+    expectOnePiece("the states of all members", states, "trainer.population, model.layers or model.hidden");
     this.#trainer = new NativeTrainer(this.#model, shape);
     this.#reference = new NativeEvaluator(this.#model, 1, sequence);
     this.#batch = new Uint8Array(batchBytes);

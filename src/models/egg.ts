@@ -1,5 +1,6 @@
 // The int8 recurrent model `egg`: names, shapes and initial values of its tensors. No arithmetic of the forward pass:
 // kernels/int8/forward.zig does that. Read next: src/learners/eggroll-int8.ts.
+import { EggError } from "../errors.ts";
 import type { NativeModel } from "../native/int8.ts";
 import { elements, expectTensors, type TensorEntry } from "./tensors.ts";
 
@@ -77,7 +78,13 @@ export function initialWeights(shape: EggShape): Map<string, TensorEntry> {
 export function writeWeights(model: NativeModel, tensors: ReadonlyMap<string, TensorEntry>): void {
   const expected = eggTensors(model);
   expectTensors(tensors, expected.map(({ name, shape }) => ({ name, dtype: "I8", shape })), ["state."]);
-  for (const tensor of expected) model.write(tensor.index, tensors.get(tensor.name)!.data);
+  for (const tensor of expected) {
+    const { data } = tensors.get(tensor.name)!;
+    if (data.includes(0x80)) {
+      throw new EggError("corrupt", `[checkpoint] tensor ${tensor.name}: holds -128, where -127 is the least.`, { hint: "Egg never writes it: the file comes from elsewhere." });
+    }
+    model.write(tensor.index, data);
+  }
 }
 
 /** Copies all weights out of native memory. */

@@ -1,4 +1,5 @@
 // The machine as the kernel library sees it: CPU tiers, threads and file locks. Not the kernels' work: int8.ts.
+// Read next: abi.ts, kernels/cpu.zig.
 import { availableParallelism } from "node:os";
 import { EggError } from "../errors.ts";
 import { call, emptyRecord, emptyWord, unpack } from "./abi.ts";
