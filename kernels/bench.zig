@@ -298,6 +298,8 @@ pub const Bench = struct {
             .a_stride = @as(usize, shape.rows) * pair_lanes,
             .dots = @ptrCast(@alignCast(memory + panel.dots)),
             .scratch = @alignCast(lane.memory.ptr + shape.panels * panel.bytes),
+            .ahead = lane.memory.ptr,
+            .ahead_bytes = 0,
         });
         return @as(u64, shape.rows) * shape.cols * shape.groups * layout.group_lanes;
     }

@@ -110,8 +110,16 @@ pub const Trainer = struct {
         }
         return .{
             .noise = if (residentNoise(model, shape) != 0) 0 else @max(panelGroups(shape, threads) * model.noise_bytes, ops.update_groups * largest),
-            .votes = if (groupsOf(shape.pairs) <= ops.update_groups) 0 else ops.update_rows * widest,
+            .votes = if (groupsOf(shape.pairs) <= ops.update_groups) 0 else blockRows(model, shape, threads) * widest,
         };
+    }
+
+    /// Rows of an update block: many, to re-lay B seldom; few where threads would run out of blocks, or where votes have to
+    /// be kept between passes.
+    fn blockRows(model: *const Model, shape: Shape, threads: u32) u32 {
+        var rows: u32 = 0;
+        for (model.matrices) |matrix| rows += matrix.rows;
+        return if (groupsOf(shape.pairs) > ops.update_groups or rows / ops.update_rows < 8 * threads) 128 else ops.update_rows;
     }
 
     /// Noise of one matrix for one group: A, B and the sums of B lie together.
@@ -125,12 +133,13 @@ pub const Trainer = struct {
         const groups = groupsOf(shape.pairs);
         const states = stateBytes(model, shape);
 
+        const block_rows = blockRows(model, shape, threads);
         var blocks: std.ArrayList(Block) = .empty;
         errdefer blocks.deinit(gpa);
         for (model.matrices, 0..) |matrix, i| {
             var row: u32 = 0;
-            while (row < matrix.rows) : (row += ops.update_rows) {
-                try blocks.append(gpa, .{ .matrix = @intCast(i), .row = row, .rows = @min(ops.update_rows, matrix.rows - row) });
+            while (row < matrix.rows) : (row += block_rows) {
+                try blocks.append(gpa, .{ .matrix = @intCast(i), .row = row, .rows = @min(block_rows, matrix.rows - row) });
             }
         }
         trainer.* = .{

@@ -146,6 +146,7 @@ pub const Panel = struct {
         kernels.layer_norm(&.{ .x = panel.x, .weight = weight.ptr, .out = panel.norm, .width = @intCast(weight.len), .groups = panel.groups });
     }
 
+    /// One matrix, perturbed where there is noise; the noise of the matrix that comes next in the slab is asked for.
     fn matmul(panel: *Panel, kernels: *const ops.Table, model: *const Model, noise: ?Noise, matrix: *const layout.Matrix, x: [*]const u8, out: [*]u8) void {
         if (noise) |n| kernels.noise_dot(&.{
             .x = x,
@@ -156,6 +157,8 @@ pub const Panel = struct {
             .cols = matrix.cols,
             .groups = panel.groups,
         });
+        const matrices = model.matrices;
+        const next = matrices[((@intFromPtr(matrix) - @intFromPtr(matrices.ptr)) / @sizeOf(layout.Matrix) + 1) % matrices.len];
         kernels.matmul(&.{
             .x = x,
             .weights = model.weights.ptr + matrix.weights,
@@ -171,6 +174,8 @@ pub const Panel = struct {
             .a_stride = if (noise) |n| n.stride else 0,
             .dots = &panel.dots,
             .scratch = panel.scratch,
+            .ahead = if (noise) |n| n.block + next.noise_b else panel.x,
+            .ahead_bytes = if (noise != null) next.cols * layout.pair_lanes else 0,
         });
     }
 };

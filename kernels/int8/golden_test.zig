@@ -125,6 +125,8 @@ test "perturbed matrix product" {
             .a_stride = 0,
             .dots = &dots,
             .scratch = undefined,
+            .ahead = undefined,
+            .ahead_bytes = 0,
         });
         expectLane(case.y, out, if (case.sign < 0) pair_lanes else 0) catch |err| {
             std.debug.print("{s}\n", .{case.name});

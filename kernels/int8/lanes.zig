@@ -30,6 +30,11 @@ pub inline fn fetch(p: anytype) void {
     @prefetch(p, .{ .rw = .read, .locality = 3, .cache = .data });
 }
 
+/// The same for what is read later: into the L2 cache.
+pub inline fn fetchLater(p: anytype) void {
+    @prefetch(p, .{ .rw = .read, .locality = 2, .cache = .data });
+}
+
 /// The first n bytes, n = 16, 32, 48 or 64; raw zeros behind them.
 pub inline fn loadPart(p: anytype, n: usize) V64 {
     const bytes: [*]const u8 = @ptrCast(p);

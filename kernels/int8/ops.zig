@@ -22,6 +22,8 @@ pub const Matmul = extern struct {
     a_stride: usize, // bytes from one group's A to the next
     dots: [*]const i32, // [lanes]: sign * (x . B)
     scratch: [*]align(64) u8, // matmulScratchBytes(), for tiers that widen their inputs
+    ahead: [*]const u8, // what is read next, in each group's noise: asked for while this product is computed
+    ahead_bytes: u32, // of a group; 0: nothing
 };
 
 /// Room for inputs and a few rows of weights in 16 bits.
@@ -114,8 +116,8 @@ pub const Update = extern struct {
     changed: u32, // out: weights that moved
 };
 
-/// Rows of one update block: enough to pay for re-laying B, few enough to share out.
-pub const update_rows = 128;
+/// Most rows of one update block.
+pub const update_rows = 512;
 /// Groups of one pass: what stays in the L1 cache, and keeps sums of any fitness within int32.
 pub const update_groups = 32;
 /// Columns that a pass works on at a time.

@@ -138,6 +138,8 @@ test "matmul, clean and perturbed" {
                         .a_stride = rows * pair_lanes,
                         .dots = &dots,
                         .scratch = scratch.ptr,
+                        .ahead = @ptrCast(a.ptr),
+                        .ahead_bytes = rows * pair_lanes,
                     };
                     scalar.table.matmul(&op);
                     op.x = x.tier.ptr;

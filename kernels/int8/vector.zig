@@ -114,7 +114,12 @@ pub fn Kernels(comptime dot: type) type {
             @setEvalBranchQuota(4000);
             const x = if (dot.expands) expandInputs(op) else op.x;
             var row: u32 = 0;
+            const lines = op.ahead_bytes / 64;
             while (row < op.rows) : (row += rows) {
+                var line = row * lines / op.rows;
+                while (line < (row + rows) * lines / op.rows) : (line += 1) {
+                    for (0..op.groups) |group| simd.fetchLater(op.ahead + group * op.a_stride + line * 64);
+                }
                 const weights: [*]const u8 = if (dot.expands) expandRows(rows, op, row) else @ptrCast(op.weights + @as(usize, row) * op.cols);
                 var vector: u32 = 0;
                 while (vector < op.groups * 2) : (vector += vectors) tile(term, rows, vectors, op, x, weights, row, vector);
@@ -177,10 +182,12 @@ pub fn Kernels(comptime dot: type) type {
             }
             var x = inputs + vector * 64;
             var k: usize = 0;
-            while (k < row_bytes) : (k += 16 * words_per_quad) {
+            // More inputs at a time, and the compiler runs out of registers for eight rows.
+            const words = if (rows > 4) 2 else 4 * words_per_quad;
+            while (k < row_bytes) : (k += 4 * words) {
                 // The next rows' weights come from L2 or L3: ask for them while these rows are used the first time.
                 if (!dot.expands and vector == 0 and k & 63 == 0) inline for (0..rows) |r| fetch(weights + (rows + r) * row_bytes + k);
-                inline for (0..4 * words_per_quad) |q| {
+                inline for (0..words) |q| {
                     var lanes: [vectors]V16 = undefined;
                     inline for (0..vectors) |v| lanes[v] = @bitCast(load64(x + v * 64));
                     inline for (0..rows) |r| {

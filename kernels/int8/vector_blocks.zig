@@ -35,8 +35,7 @@ pub fn Blocks(comptime dot: type) type {
                 dot.mulHigh(dot.mulHigh((magnitude >> @splat(8)) *% size4[1], magic), factor),
             };
             const y: S64 = @bitCast(atMost127(q[0]) | atMost127(q[1]) << @splat(8));
-            const sign = (x ^ weight) >> @splat(7);
-            return (y ^ sign) -% sign;
+            return @select(i8, (x ^ weight) < @as(S64, @splat(0)), -%y, y);
         }
 
         pub inline fn atMost127(q: Half) Half {
