@@ -87,7 +87,7 @@ const file = join(folder, "checkpoints/step-00000400.safetensors");
 
 /** Runs `egg generate` and gives its bytes. */
 function write(args: (string | number)[], of = folder): Buffer {
-  const child = Bun.spawnSync([egg, "generate", of, ...args.map(String)], { cwd, env: environment(cwd), stdin: "ignore" });
+  const child = Bun.spawnSync([egg, "generate", of, "--quiet", ...args.map(String)], { cwd, env: environment(cwd), stdin: "ignore" });
   expect({ code: child.exitCode, err: child.stderr.toString() }).toEqual({ code: 0, err: "" });
   return child.stdout;
 }
@@ -136,6 +136,12 @@ describe("generate", () => {
 
   test("an older checkpoint gives another text", () => {
     expect(write(["--tokens", 80], join(folder, "checkpoints/step-00000300.safetensors"))).not.toEqual(write(["--tokens", 80]));
+  });
+
+  test("tells its rate on standard error, unless quiet", () => {
+    const child = Bun.spawnSync([egg, "generate", folder, "--prompt", "x".repeat(100), "--tokens", "20"], { cwd, env: environment(cwd), stdin: "ignore" });
+    expect(child.stderr.toString()).toMatch(/^egg: read 100 tokens at [\d,]+ tokens\/s, wrote 20 tokens at [\d,]+ tokens\/s\n$/);
+    expect(child.stdout.length).toBe(120);
   });
 
   test("samples.txt has what generate writes with the same prompt and seed", () => {

@@ -4,7 +4,7 @@ import { defineCommand } from "citty";
 import { generate } from "../models/generate.ts";
 import { checkSampling } from "../models/sampling.ts";
 import { createTextStream } from "../report/text.ts";
-import { colorsFor, isTerminal, writeOut } from "../report/terminal.ts";
+import { colorsFor, createTerminal, isTerminal, writeOut } from "../report/terminal.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { openModel } from "./trained.ts";
 
@@ -17,6 +17,7 @@ const args = {
   "top-p": { type: "string", kind: "number", min: 0, max: 1, default: "1", description: "choose among the fewest that hold this share of the probability", valueHint: "P" },
   "min-p": { type: "string", kind: "number", min: 0, max: 1, default: "0", description: "leave out tokens less likely than this share of the likeliest", valueHint: "P" },
   seed: { type: "string", kind: "integer", min: 0, max: Number.MAX_SAFE_INTEGER, default: "0", description: "the same seed gives the same text", valueHint: "S" },
+  quiet: { type: "boolean", alias: "q", description: "write the text and nothing else" },
 } satisfies StrictArgs;
 
 const command = defineCommand({ meta: { description: "continue a text with a trained model" }, args });
@@ -31,18 +32,51 @@ export async function run(argv: string[]): Promise<number> {
   checkSampling(options);
   const { model, tokenizer } = openModel(values.run);
   const prompt = new TextEncoder().encode(values.prompt);
-  const tokens = generate(model, Uint8Array.from(tokenizer.encode(prompt)), values.tokens, options, values.seed);
+  const rate = new Rate(prompt.length);
+  const tokens = rate.watch(generate(model, Uint8Array.from(tokenizer.encode(prompt)), values.tokens, options, values.seed));
 
   // A terminal gets text that is safe to show, anything else the bytes themselves.
   if (!isTerminal(1)) {
     let open = writeOut(prompt);
-    for (const token of tokens) if (!(open = open && writeOut(tokenizer.decode([token])))) break;
-    return 0;
+    for (const token of tokens) if (!(open = open && writeOut(tokenizer.decode([token])))) return 0;
+  } else {
+    const colors = colorsFor(1);
+    const text = createTextStream(colors);
+    writeOut(colors.green(text.push(prompt)));
+    for (const token of tokens) writeOut(colors.cyan(text.push(tokenizer.decode([token]))));
+    writeOut(`${text.end()}\n`);
   }
-  const colors = colorsFor(1);
-  const text = createTextStream(colors);
-  writeOut(colors.green(text.push(prompt)));
-  for (const token of tokens) writeOut(colors.cyan(text.push(tokenizer.decode([token]))));
-  writeOut(`${text.end()}\n`);
+  if (values.tokens > 0) createTerminal({ quiet: values.quiet }).info(rate.text());
   return 0;
+}
+
+/** How fast the model read and wrote: without what showing the text took. */
+class Rate {
+  readonly #promptTokens: number;
+  #reading = 0;
+  #writing = 0;
+  #written = 0;
+
+  constructor(promptTokens: number) {
+    this.#promptTokens = promptTokens;
+  }
+
+  *watch(tokens: Iterator<number>): Generator<number> {
+    for (;;) {
+      const begun = performance.now();
+      const { done, value } = tokens.next();
+      const seconds = (performance.now() - begun) / 1000;
+      if (done === true) return;
+      if (this.#written++ === 0) this.#reading = seconds;
+      else this.#writing += seconds;
+      yield value;
+    }
+  }
+
+  text(): string {
+    const perSecond = (tokens: number, seconds: number): string => `${Math.round(tokens / seconds).toLocaleString("en")} tokens/s`;
+    const read = this.#promptTokens < 64 ? "" : `read ${this.#promptTokens.toLocaleString("en")} tokens at ${perSecond(this.#promptTokens, this.#reading)}, `;
+    const wrote = `wrote ${this.#written.toLocaleString("en")} ${this.#written === 1 ? "token" : "tokens"}`;
+    return `${read}${wrote}${this.#written < 2 ? "" : ` at ${perSecond(this.#written - 1, this.#writing)}`}`;
+  }
 }
