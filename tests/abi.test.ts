@@ -8,8 +8,8 @@ import { EggError } from "../src/errors.ts";
 import { call, emptyRecord, emptyWord, functions, manifest, native, pack } from "../src/native/abi.ts";
 import { NativeEvaluator, NativeModel, NativeTrainer } from "../src/native/int8.ts";
 import { cancel, join as joinJob, machine, openContext } from "../src/native/machine.ts";
-import { initialWeights, readWeights, writeWeights } from "../src/models/egg.ts";
 import { freshFolder, root, run, sha256 } from "./program.ts";
+import { initialize, weightsOf } from "./weights.ts";
 
 /** The EggError that `action` throws; a test fails where it throws none. */
 function errorOf(action: () => unknown): { kind: string; message: string } {
@@ -28,7 +28,7 @@ const context = openContext(2);
 
 function newModel(): NativeModel {
   const model = new NativeModel(context, shape);
-  writeWeights(model, initialWeights(shape));
+  initialize(model);
   return model;
 }
 
@@ -201,10 +201,10 @@ describe("jobs", () => {
     const own = openContext(threads);
     const long = { ...training, pairs: 256, sequence: 2000 };
     const batch = Uint8Array.from({ length: 256 * 2001 }, (_, i) => (i * 7) % 251);
-    const hash = (model: NativeModel) => sha256(...[...readWeights(model).values()].map(({ data }) => data));
+    const hash = (model: NativeModel) => sha256(...[...weightsOf(model).values()].map(({ data }) => data));
     const outcome = async (cancelFirst: boolean) => {
       const model = new NativeModel(own, shape);
-      writeWeights(model, initialWeights(shape));
+      initialize(model);
       const trainer = new NativeTrainer(model, long);
       if (cancelFirst) {
         const before = hash(model);

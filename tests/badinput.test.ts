@@ -163,8 +163,8 @@ describe("texts", () => {
 });
 
 describe("memory", () => {
-  // Each needs more than half a terabyte.
-  test.skipIf(totalmem() > 500e9).each([
+  // Each needs more than a quarter of a terabyte.
+  test.skipIf(totalmem() > 250e9).each([
     [{ "model.hidden": 4096, "model.layers": 64, "trainer.population": 1_048_576 }],
     [{ "trainer.population": 1_048_576, "trainer.sequence": 1_048_576 }],
   ])("%p is refused before it is taken, with the bytes that it needs", (config) => {
@@ -174,7 +174,7 @@ describe("memory", () => {
     expectRefused(ended, 4, ["out of memory: this run needs ", " bytes (model ", " are available", "Lower model.hidden"]);
     const [, needed, available] = /needs ([\d,]+) bytes .*, ([\d,]+) are available/.exec(ended.err)!.map((count) => Number(count.replaceAll(",", "")));
     expect(needed).toBeGreaterThan(available!);
-    expect(needed).toBeGreaterThan(500e9);
+    expect(needed).toBeGreaterThan(250e9);
   });
 });
 

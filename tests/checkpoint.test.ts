@@ -15,7 +15,7 @@ const root = fs.mkdtempSync(path.join(os.tmpdir(), "egg-checkpoint-"));
 afterAll(() => fs.rmSync(root, { recursive: true, force: true }));
 const fresh = (): string => fs.mkdtempSync(path.join(root, "run-"));
 
-function checkpoint(step: number, valBitsPerByte: number | null = null, bytes = 40): Checkpoint {
+function checkpoint(step: number, valBitsPerByte: number | null = null, bytes = 40): Omit<Checkpoint, "tensors"> & { tensors: Map<string, TensorEntry> } {
   const tensors = new Map<string, TensorEntry>([
     ["head.weight", { dtype: "I8", shape: [bytes], data: new Uint8Array(bytes).fill(step) }],
     ["embedding.weight", { dtype: "I8", shape: [2, 3], data: Uint8Array.of(1, 2, 3, 4, 5, step & 255) }],

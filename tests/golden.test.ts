@@ -6,11 +6,11 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stepSeed } from "../src/learners/eggroll-int8.ts";
 import { pairOffsets, referenceEvaluationStart } from "../src/data/streams.ts";
-import { initialWeights, readWeights, writeWeights } from "../src/models/egg.ts";
 import { NativeEvaluator, NativeModel, NativeTrainer } from "../src/native/int8.ts";
 import { machine, openContext, type TierName } from "../src/native/machine.ts";
 import golden from "./golden/egg-c.json";
 import { freshFolder, onlyRun, readLines, readSafetensors, root, run, sets, sha256 } from "./program.ts";
+import { initialize, weightsOf } from "./weights.ts";
 
 interface GoldenStep {
   step: number;
@@ -70,10 +70,10 @@ async function replay(golden: GoldenCase, steps: number, tier: TierName, threads
   const trainer = new NativeTrainer(model, { pairs, sequence, threshold, sigma_shift: 4, panel_groups: panelGroups, mode });
   const evaluator = new NativeEvaluator(model, 1, sequence);
   const weights = () => {
-    const tensors = readWeights(model);
+    const tensors = weightsOf(model);
     return sha256(...structOrder(layers).map((name) => tensors.get(name)!.data));
   };
-  writeWeights(model, initialWeights(model));
+  initialize(model);
   expect(weights()).toBe(golden.init.sha256);
 
   for (const expected of golden.steps.slice(0, steps)) {

@@ -4,12 +4,12 @@ import { expect, test } from "bun:test";
 import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../src/errors.ts";
-import type { TensorEntry } from "../src/models/tensors.ts";
+import { bytesNow, type Bytes, type TensorEntry } from "../src/models/tensors.ts";
 import { decodeSafetensors, encodeSafetensors, safetensorsLimits } from "../src/run/safetensors.ts";
 
 const golden = path.join(import.meta.dir, "golden");
 
-const join = (chunks: Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(chunks));
+const join = (chunks: readonly Bytes[]): Uint8Array => new Uint8Array(Buffer.concat(chunks.map(bytesNow)));
 
 /** A file from a header text and a number of data bytes, with no check at all. */
 function fileOf(header: string | Uint8Array, dataBytes: number): Uint8Array {
@@ -96,6 +96,15 @@ test("what is encoded is read back by this reader and by an independent one", ()
 test("big tensors are handed on, not copied", () => {
   const data = new Uint8Array(100_000);
   expect(encodeSafetensors(new Map([["w", { dtype: "I8", shape: [100_000], data }]]), {})[1]).toBe(data);
+});
+
+test("bytes in pieces, fetched when they are needed, make the same file", () => {
+  const data = crypto.getRandomValues(new Uint8Array(1000));
+  const lazy = (from: number, to: number) => ({ byteLength: to - from, read: () => data.slice(from, to) });
+  const pieces = [lazy(0, 300), data.subarray(300, 301), lazy(301, 1000)];
+  expect(join(encodeSafetensors(new Map([["w", { dtype: "I8", shape: [1000], data: pieces }]]), {}))).toEqual(
+    join(encodeSafetensors(new Map([["w", { dtype: "I8", shape: [1000], data }]]), {})),
+  );
 });
 
 test("no tensors and no metadata is a file", () => {

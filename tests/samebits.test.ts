@@ -3,9 +3,9 @@
 // Whole golden runs are in golden.test.ts, single kernels in kernels/int8/twins_test.zig.
 import { createHash } from "node:crypto";
 import { expect, test } from "bun:test";
-import { initialWeights, readWeights, writeWeights } from "../src/models/egg.ts";
 import { NativeModel, NativeTrainer } from "../src/native/int8.ts";
 import { machine, openContext, type Context } from "../src/native/machine.ts";
+import { initialize, weightsOf } from "./weights.ts";
 
 const threads = [1, 2, 3, 5];
 const tiers = machine().tiers.filter(({ available, name }) => available && name !== "scalar").map(({ name }) => name);
@@ -28,7 +28,7 @@ interface Case {
 /** SHA-256 over weights, states and losses after the steps. */
 async function run(of: Context, { hidden, layers, population, sequence, steps }: Case, way: { panel_groups?: number; mode?: number }): Promise<string> {
   const model = new NativeModel(of, { layers, hidden, vocabulary: 256 });
-  writeWeights(model, initialWeights(model));
+  initialize(model);
   const trainer = new NativeTrainer(model, { pairs: population / 2, sequence, threshold: 160, sigma_shift: 4, ...way });
   const hash = createHash("sha256");
   for (let step = 0; step < steps; step++) {
@@ -36,7 +36,7 @@ async function run(of: Context, { hidden, layers, population, sequence, steps }:
     await trainer.step(batch, 1000 + step * 77);
     hash.update(trainer.losses());
   }
-  for (const { data } of readWeights(model).values()) hash.update(data);
+  for (const { data } of weightsOf(model).values()) hash.update(data);
   hash.update(trainer.readStates(0, population));
   trainer.release();
   model.release();

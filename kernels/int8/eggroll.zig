@@ -20,7 +20,7 @@ const never: std.atomic.Value(bool) = .init(false);
 /// Noise of the whole population that is kept from the forward pass to the update; above this it is made twice.
 const resident_noise_max = 256 << 20;
 /// Above this the states of the step before are not kept, and a running step cannot be cancelled.
-const spare_states_max = 64 << 20;
+const spare_states_max = 16 << 20;
 
 pub const Shape = struct {
     pairs: u32,

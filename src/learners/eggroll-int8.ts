@@ -5,16 +5,18 @@ import type { Corpus } from "../data/corpus.ts";
 import { fillBatch, pairOffsets, referenceEvaluationStart, requireSequence } from "../data/streams.ts";
 import { tokenizers } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
-import { eggParameters, eggTensors, initialWeights, readWeights, writeWeights } from "../models/egg.ts";
+import { eggParameters, eggTensors, initialWeights, savedWeights, writeWeights } from "../models/egg.ts";
 import { textLoss } from "../models/evaluate.ts";
 import { generate } from "../models/generate.ts";
-import { expectTensors, type TensorEntry } from "../models/tensors.ts";
+import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { NativeEvaluator, NativeModel, NativeTrainer, type TrainerShape } from "../native/int8.ts";
 import { cancel, type Context } from "../native/machine.ts";
 import type { Learner, MemoryPlan, StepReport } from "./learner.ts";
 
 /** The reference logs a clean evaluation of its own before every tenth step. */
 const referenceEvery = 10;
+/** States that are saved at once, in bytes: a checkpoint must not take as much memory again as the run. */
+const statePiece = 8 << 20;
 /** Held-out text that an evaluation during training reads at most. */
 const evaluationBytes = 65_536;
 /** Sampling runs on the thread that hears signals: it stands aside this often. */
@@ -84,7 +86,7 @@ export class EggrollInt8 implements Learner {
     this.threads = context.threads;
     const batchBytes = shape.pairs * (sequence + 1);
     const states = population * config.model.layers * config.model.hidden;
-    admit({ model: this.parameters, training: NativeTrainer.bytesNeeded(this.#model, shape), streams: batchBytes, checkpoint: this.parameters + states });
+    admit({ model: this.parameters, training: NativeTrainer.bytesNeeded(this.#model, shape), streams: batchBytes });
     expectOnePiece("the streams of a step", batchBytes, "trainer.population or trainer.sequence");
     expectOnePiece("the states of all members", states, "trainer.population, model.layers or model.hidden");
     this.#trainer = new NativeTrainer(this.#model, shape);
@@ -93,7 +95,7 @@ export class EggrollInt8 implements Learner {
   }
 
   initialize(): void {
-    writeWeights(this.#model, initialWeights(this.#model));
+    for (const [tensor, values] of initialWeights(this.#model)) this.#model.write(tensor.index, values);
   }
 
   async step(index: number, onProgress: (share: number) => void): Promise<StepReport | null> {
@@ -155,12 +157,25 @@ export class EggrollInt8 implements Learner {
     cancel(this.#context);
   }
 
-  save(): Map<string, TensorEntry> {
+  save(): Map<string, SavedTensor> {
     const { layers, hidden } = this.#model;
-    const tensors = readWeights(this.#model);
-    tensors.set("state.members", { dtype: "I8", shape: [this.population, layers, hidden], data: this.#trainer.readStates(0, this.population) });
+    const tensors = savedWeights(this.#model);
+    tensors.set("state.members", { dtype: "I8", shape: [this.population, layers, hidden], data: this.#memberStates() });
     tensors.set("state.reference", { dtype: "I8", shape: [layers, hidden], data: this.#reference.readStates() });
     return tensors;
+  }
+
+  /** The members' states, some at a time. */
+  #memberStates(): LazyBytes[] {
+    const { stateBytes } = this.#model;
+    const atOnce = Math.max(1, Math.floor(statePiece / stateBytes));
+    // One piece of room for all: memory that is let go of here and there would stay with the process for a while.
+    const room = new Uint8Array(Math.min(atOnce, this.population) * stateBytes);
+    return Array.from({ length: Math.ceil(this.population / atOnce) }, (_, i) => {
+      const first = i * atOnce;
+      const count = Math.min(atOnce, this.population - first);
+      return { byteLength: count * stateBytes, read: () => this.#trainer.readStates(first, count, room) };
+    });
   }
 
   load(tensors: ReadonlyMap<string, TensorEntry>): void {

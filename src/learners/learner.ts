@@ -1,6 +1,6 @@
 // What the run loop drives: one interface for every way to learn. Implementations: eggroll-int8.ts.
 // Nothing here knows of screens, files or signals. Read next: src/run/loop.ts, which calls it.
-import type { TensorEntry } from "../models/tensors.ts";
+import type { SavedTensor, TensorEntry } from "../models/tensors.ts";
 
 /** What one step did. */
 export interface StepReport {
@@ -45,7 +45,7 @@ export interface Learner {
   cancel(): void;
 
   /** Model tensors, and under `state.` what resume needs besides. */
-  save(): Map<string, TensorEntry>;
+  save(): Map<string, SavedTensor>;
   /** Takes back what `save` gave. Throws EggError("corrupt") that names what is missing, extra or of the wrong shape. */
   load(tensors: ReadonlyMap<string, TensorEntry>): void;
 }

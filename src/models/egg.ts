@@ -2,7 +2,7 @@
 // kernels/int8/forward.zig does that. Read next: src/learners/eggroll-int8.ts.
 import { EggError } from "../errors.ts";
 import type { NativeModel } from "../native/int8.ts";
-import { elements, expectTensors, type TensorEntry } from "./tensors.ts";
+import { elements, expectTensors, type SavedTensor, type TensorEntry } from "./tensors.ts";
 
 export interface EggShape {
   layers: number;
@@ -51,9 +51,8 @@ const one = 16;
  * Initial weights of preset egg.c: one xorshift32 stream (Marsaglia 2003) from seed 42, each value uniform 0..31 with a
  * random sign, in the order embedding, head, then layer by layer the GRU and the MLP matrices.
  */
-export function initialWeights(shape: EggShape): Map<string, TensorEntry> {
+export function* initialWeights(shape: EggShape): Generator<[EggTensor, Uint8Array]> {
   let x = initialSeed;
-  const weights = new Map<string, TensorEntry>();
   for (const tensor of eggTensors(shape)) {
     const values = new Uint8Array(elements(tensor.shape));
     if (tensor.init === "norm") values.fill(one);
@@ -66,9 +65,8 @@ export function initialWeights(shape: EggShape): Map<string, TensorEntry> {
         values[i] = (x & 1) === 1 ? magnitude : -magnitude;
       }
     }
-    weights.set(tensor.name, { dtype: "I8", shape: tensor.shape, data: values });
+    yield [tensor, values];
   }
-  return weights;
 }
 
 /**
@@ -87,7 +85,12 @@ export function writeWeights(model: NativeModel, tensors: ReadonlyMap<string, Te
   }
 }
 
-/** Copies all weights out of native memory. */
-export function readWeights(model: NativeModel): Map<string, TensorEntry> {
-  return new Map(eggTensors(model).map(({ name, shape, index }) => [name, { dtype: "I8", shape, data: model.read(index, elements(shape)) }]));
+/** All weights, each copied out of native memory when its bytes are asked for. */
+export function savedWeights(model: NativeModel): Map<string, SavedTensor> {
+  return new Map(
+    eggTensors(model).map(({ name, shape, index }) => {
+      const byteLength = elements(shape);
+      return [name, { dtype: "I8", shape, data: { byteLength, read: () => model.read(index, byteLength) } }];
+    }),
+  );
 }

@@ -9,6 +9,30 @@ export interface TensorEntry {
   data: Uint8Array;
 }
 
+/** Bytes that are fetched when they are needed and not kept: a large model is not copied to be saved. */
+export interface LazyBytes {
+  readonly byteLength: number;
+  /** The bytes, good until the next read of the same source. */
+  read(): Uint8Array;
+}
+
+export type Bytes = Uint8Array | LazyBytes;
+
+export function bytesNow(bytes: Bytes): Uint8Array {
+  return bytes instanceof Uint8Array ? bytes : bytes.read();
+}
+
+/** A tensor to be saved: its bytes in one piece or in several, back to back. */
+export interface SavedTensor {
+  dtype: TensorEntry["dtype"];
+  shape: number[];
+  data: Bytes | readonly Bytes[];
+}
+
+export function piecesOf({ data }: SavedTensor): readonly Bytes[] {
+  return "byteLength" in data ? [data] : data;
+}
+
 export interface ExpectedTensor {
   name: string;
   dtype: TensorEntry["dtype"];

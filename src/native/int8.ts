@@ -118,9 +118,10 @@ export class NativeTrainer {
     return unpack("BenchPhases", phases);
   }
 
-  /** Recurrent states of members `first` .. `first + count`: [count][layers][hidden]. */
-  readStates(first: number, count: number): Uint8Array {
-    const states = new Uint8Array(count * this.model.stateBytes);
+  /** Recurrent states of members `first` .. `first + count`: [count][layers][hidden]; in the front of `room` where given. */
+  readStates(first: number, count: number, room?: Uint8Array): Uint8Array {
+    const bytes = count * this.model.stateBytes;
+    const states = room?.subarray(0, bytes) ?? new Uint8Array(bytes);
     call("egg_int8_trainer_states_read", [this.handle, first, count, states, states.byteLength]);
     return states;
   }

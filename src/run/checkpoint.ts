@@ -4,7 +4,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../errors.ts";
-import type { TensorEntry } from "../models/tensors.ts";
+import { bytesNow, piecesOf, type Bytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { errorCode, ioError, makeFolder, readFully, syncFolder, writeDurably } from "./files.ts";
 import { encodeSafetensors, headerLength, parseHeader, type TensorPlace } from "./safetensors.ts";
 
@@ -13,7 +13,7 @@ export interface Checkpoint {
   /** Steps done when it was saved. */
   step: number;
   /** Model tensors, and what resume needs besides under names that begin with `state.`. */
-  tensors: Map<string, TensorEntry>;
+  tensors: ReadonlyMap<string, SavedTensor>;
   /** The effective config as canonical JSON (folder.ts, canonicalJson). */
   config: string;
   tokenizer: string;
@@ -25,6 +25,7 @@ export interface Checkpoint {
 }
 
 export interface LoadedCheckpoint extends Checkpoint {
+  tensors: Map<string, TensorEntry>;
   path: string;
   contentSha256: string;
 }
@@ -62,7 +63,7 @@ export function saveCheckpoint(runFolder: string, checkpoint: Checkpoint, keep: 
     ...(valBitsPerByte === null ? {} : { val_bits_per_byte: String(valBitsPerByte) }),
     content_sha256: unhashed,
   });
-  const head = Buffer.from(chunks[0]?.buffer ?? new ArrayBuffer(0));
+  const head = Buffer.from(chunks[0].buffer);
   head.write(sha256(chunks), head.indexOf(hashField) + hashField.length, "latin1");
 
   const folder = checkpointFolder(runFolder);
@@ -146,14 +147,14 @@ export function loadCheckpoint(file: string): LoadedCheckpoint {
  * SHA-256, 64 lower-case hex digits, over the raw bytes of all tensors but `state.*`, in ascending order of name by
  * code unit: two runs with the same weights have the same one.
  */
-export function weightsSha256(tensors: ReadonlyMap<string, TensorEntry>): string {
+export function weightsSha256(tensors: ReadonlyMap<string, SavedTensor>): string {
   const weights = [...tensors].filter(([name]) => !name.startsWith("state.")).sort(([a], [b]) => (a < b ? -1 : 1));
-  return sha256(weights.map(([, tensor]) => tensor.data));
+  return sha256(weights.flatMap(([, tensor]) => piecesOf(tensor)));
 }
 
-function sha256(chunks: readonly Uint8Array[]): string {
+function sha256(chunks: readonly Bytes[]): string {
   const digest = new Bun.CryptoHasher("sha256");
-  for (const chunk of chunks) digest.update(chunk);
+  for (const chunk of chunks) digest.update(bytesNow(chunk));
   return digest.digest("hex");
 }
 

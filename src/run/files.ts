@@ -4,6 +4,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { EggError, type ErrorKind } from "../errors.ts";
+import { bytesNow, type Bytes } from "../models/tensors.ts";
 
 const count = (value: number): string => value.toLocaleString("en-US");
 
@@ -18,14 +19,14 @@ const leftover = /^\..+\.\d+\.[0-9a-f]{8}\.tmp$/;
  * @throws EggError("resources") when disk, quota or permissions say no; the temporary file is then gone, and `file` as before
  *   (or, where only the folder's fsync failed, whole and new but not certain to survive a power failure)
  */
-export function writeDurably(file: string, chunks: readonly Uint8Array[]): void {
+export function writeDurably(file: string, chunks: readonly Bytes[]): void {
   const needed = chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
   const random = crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
   const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.${random.toString(16).padStart(8, "0")}.tmp`);
   let descriptor: number | undefined;
   try {
     descriptor = fs.openSync(temporary, "wx", 0o666);
-    for (const chunk of chunks) writeAll(descriptor, chunk);
+    for (const chunk of chunks) writeAll(descriptor, bytesNow(chunk));
     fs.fsyncSync(descriptor);
     fs.closeSync(descriptor);
     descriptor = undefined;

@@ -2,7 +2,7 @@
 // Not files and not checkpoints: what is in ours, and how it reaches the disk, is in checkpoint.ts.
 // Format: 8 bytes little-endian header length, JSON header, data (github.com/huggingface/safetensors). Read next: checkpoint.ts.
 import { EggError } from "../errors.ts";
-import type { TensorEntry } from "../models/tensors.ts";
+import { piecesOf, type Bytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 
 /** Where a tensor lies: `begin` (included) and `end` (not) count bytes from the start of the data, behind the header. */
 export interface TensorPlace {
@@ -34,18 +34,19 @@ function corrupt(where: string, what: string): EggError {
  * multiple of 8. The data holds wide elements first, by name within a width, as the reference writer does: readers
  * that map the file need every tensor aligned to its element.
  */
-export function encodeSafetensors(tensors: ReadonlyMap<string, TensorEntry>, metadata: Record<string, string>): Uint8Array[] {
+export function encodeSafetensors(tensors: ReadonlyMap<string, SavedTensor>, metadata: Record<string, string>): [Uint8Array, ...Bytes[]] {
+  const size = (tensor: SavedTensor): number => piecesOf(tensor).reduce((sum, piece) => sum + piece.byteLength, 0);
   const byName = [...tensors].sort(([a], [b]) => (a < b ? -1 : 1));
   const byWidth = [...byName].sort(([, a], [, b]) => bytesPerElement[b.dtype] - bytesPerElement[a.dtype]);
   const begins = new Map<string, number>();
   let total = 0;
   for (const [name, tensor] of byWidth) {
     begins.set(name, total);
-    total += tensor.data.byteLength;
+    total += size(tensor);
   }
-  const fields = byName.map(([name, { dtype, shape, data }]) => {
+  const fields = byName.map(([name, tensor]) => {
     const begin = begins.get(name) ?? 0;
-    return `${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [begin, begin + data.byteLength] })}`;
+    return `${JSON.stringify(name)}:${JSON.stringify({ dtype: tensor.dtype, shape: tensor.shape, data_offsets: [begin, begin + size(tensor)] })}`;
   });
   if (Object.keys(metadata).length > 0) fields.unshift(`"__metadata__":${JSON.stringify(metadata)}`);
   const json = new TextEncoder().encode(`{${fields.join(",")}}`);
@@ -53,7 +54,7 @@ export function encodeSafetensors(tensors: ReadonlyMap<string, TensorEntry>, met
   head.set(json, 8);
   new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
   parseHeader(head.subarray(8), total, "file to be written"); // never write what we would refuse to read
-  return [head, ...byWidth.map(([, tensor]) => tensor.data)];
+  return [head, ...byWidth.flatMap(([, tensor]) => piecesOf(tensor))];
 }
 
 /**
