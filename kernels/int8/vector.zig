@@ -186,7 +186,7 @@ pub fn Kernels(comptime dot: type) type {
             const words = if (rows > 4) 2 else 4 * words_per_quad;
             while (k < row_bytes) : (k += 4 * words) {
                 // The next rows' weights come from L2 or L3: ask for them while these rows are used the first time.
-                if (!dot.expands and vector == 0 and k & 63 == 0) inline for (0..rows) |r| fetch(weights + (rows + r) * row_bytes + k);
+                if (!dot.expands and vector == 0 and k & 63 == 0) inline for (0..rows) |r| fetch(weights + (2 * rows + r) * row_bytes + k);
                 inline for (0..words) |q| {
                     var lanes: [vectors]V16 = undefined;
                     inline for (0..vectors) |v| lanes[v] = @bitCast(load64(x + v * 64));
