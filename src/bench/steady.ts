@@ -24,9 +24,13 @@ export function measurePeaks(context: Context, patience: Patience): Peaks {
   return { one, all: context.threads === 1 ? one : measure(context, { what: "peak" }, true, patience) };
 }
 
+/** How far two rates lie apart, as a share of the larger. */
+function apart(a: number, b: number): number {
+  return Math.abs(a - b) / Math.max(a, b);
+}
+
 /** Why figures between two peaks say little; null where nothing is wrong. `all`: whether all threads were measured. */
 function disturbance(before: Peaks, after: Peaks, all: boolean, threads: number): string | null {
-  const apart = (a: number, b: number): number => Math.abs(a - b) / Math.max(a, b);
   const one = apart(before.one.wall.p98, after.one.wall.p98);
   const moved = all ? Math.max(one, apart(before.all.wall.p98, after.all.wall.p98)) : one;
   if (moved > tolerance) return `the peak moved by ${percent(moved)} meanwhile, allowed are ${percent(tolerance)}`;
@@ -94,10 +98,11 @@ export async function measureSections(sections: readonly Section[], context: Con
   return { results, peak, peaks: first, steady };
 }
 
-/** A figure with its ratio to the mean of the peaks around it. */
+/** A figure with its ratio to the mean of the peaks around it; to the larger where they disagree: the other was disturbed. */
 function finished(figure: Figure, before: Peaks, after: Peaks): Result {
   const { rates, perCpuSecond, macs, ratio: given, ...about } = figure;
-  const peak = (of: (peaks: Peaks) => number): number => (of(before) + of(after)) / 2;
+  const peak = (of: (peaks: Peaks) => number): number =>
+    apart(of(before), of(after)) > tolerance ? Math.max(of(before), of(after)) : (of(before) + of(after)) / 2;
   const many = about.threads > 1;
   const wallPeak = peak(({ one, all }) => (many ? all : one).wall.p98);
   const cpuPeak = peak(({ one, all }) => (many ? all : one).perCpuSecond);
