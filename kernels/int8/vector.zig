@@ -182,8 +182,8 @@ pub fn Kernels(comptime dot: type) type {
             }
             var x = inputs + vector * 64;
             var k: usize = 0;
-            // More inputs at a time, and the compiler runs out of registers for eight rows.
-            const words = if (rows > 4) 2 else 4 * words_per_quad;
+            // More inputs at a time, and the compiler runs out of registers for eight rows, or of 256 bits.
+            const words = if (rows > 4 or (vectors == 1 and !dot.expands)) 2 else 4 * words_per_quad;
             while (k < row_bytes) : (k += 4 * words) {
                 // The next rows' weights come from L2 or L3: ask for them while these rows are used the first time.
                 if (!dot.expands and vector == 0 and k & 63 == 0) inline for (0..rows) |r| fetch(weights + (2 * rows + r) * row_bytes + k);
