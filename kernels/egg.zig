@@ -510,6 +510,7 @@ comptime {
 test {
     _ = @import("handles.zig");
     _ = @import("pool.zig");
+    _ = @import("int8/eggroll.zig");
     _ = @import("int8/golden_test.zig");
     _ = @import("int8/run_test.zig");
     _ = @import("int8/twins_test.zig");

@@ -10,6 +10,7 @@ import { appendLine, removeLeftovers, writeDurably } from "../src/run/files.ts";
 import { openMetrics, readMetrics } from "../src/run/metrics.ts";
 import type { TensorEntry } from "../src/models/tensors.ts";
 import { encodeSafetensors } from "../src/run/safetensors.ts";
+import { failure } from "./failure.ts";
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), "egg-checkpoint-"));
 afterAll(() => fs.rmSync(root, { recursive: true, force: true }));
@@ -22,16 +23,6 @@ function checkpoint(step: number, valBitsPerByte: number | null = null, bytes = 
     ["state.step", { dtype: "I64", shape: [1], data: new Uint8Array(new BigInt64Array([BigInt(step)]).buffer) }],
   ]);
   return { step, tensors, config: `{"preset":"egg.c","text":"\\"content_sha256\\":\\"é"}`, tokenizer: "bytes", dataCursor: `{"at":${step}}`, program: "0.1.0", valBitsPerByte };
-}
-
-function failure(action: () => unknown): EggError {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof EggError) return error;
-    throw error;
-  }
-  throw new Error("no failure");
 }
 
 const saved = (run: string): string[] => fs.readdirSync(path.join(run, "checkpoints")).sort();

@@ -6,10 +6,10 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { Config } from "../src/config/knobs.ts";
-import { EggError } from "../src/errors.ts";
 import { canonicalJson, forceFresh, openRun, readSummary, resolveRun, runFolder, runId, runState, summaryLine, writeRunConfig, writeSummary } from "../src/run/folder.ts";
 import { lockRun } from "../src/run/lock.ts";
 import type { Summary } from "../src/run/summary.ts";
+import { failure } from "./failure.ts";
 
 const root = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "egg-folder-")));
 afterAll(() => fs.rmSync(root, { recursive: true, force: true }));
@@ -28,16 +28,6 @@ const summary: Summary = {
   run: "x", status: "finished", steps: 10, seconds: 1.5, train_bits_per_byte: 2, val_bits_per_byte: null, weights_sha256: "0".repeat(64), parameters: 5,
   population: 32, member_tokens: 9, member_tokens_per_second: 8, data_tokens: 7, peak_rss_bytes: 6, backend: "cpu", threads: 2,
 };
-
-function failure(action: () => unknown): EggError {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof EggError) return error;
-    throw error;
-  }
-  throw new Error("no failure");
-}
 
 test("an id is 12 base32 characters that only what decides the result changes", () => {
   const id = runId(config, "data");

@@ -4,8 +4,8 @@ import { afterAll, expect, test } from "bun:test";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { EggError } from "../src/errors.ts";
 import { type MetricsLine, metricsText, openMetrics, readMetrics, truncateAfter } from "../src/run/metrics.ts";
+import { failure } from "./failure.ts";
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), "egg-metrics-"));
 afterAll(() => fs.rmSync(root, { recursive: true, force: true }));
@@ -22,16 +22,6 @@ function written(steps: number): string {
   metrics.sync();
   metrics.close();
   return file;
-}
-
-function failure(action: () => unknown): EggError {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof EggError) return error;
-    throw error;
-  }
-  throw new Error("no failure");
 }
 
 const keys = ["step", "seconds", "train_bits_per_byte", "member_tokens_per_second", "data_tokens", "fitness_plus", "fitness_minus", "updated_fraction"];

@@ -237,6 +237,8 @@ pub const Trainer = struct {
     /// How few members run by rows; null for panels.
     fn rowsPlan(model: *const Model, shape: Shape, threads: u32) @TypeOf(few.plan(0, 1, 1, 16, 1)) {
         if (shape.mode == .panels or (shape.mode == .auto and shape.panel_groups != 0)) return null;
+        // Rows take their noise out of the population's, which has to be there.
+        if (residentNoise(model, shape) == 0) return null;
         // Asked for, rows are taken whatever they cost: against panels that are endlessly wide.
         const lanes: u32 = if (shape.mode == .rows) 1 << 20 else group_lanes;
         return few.plan(2 * shape.pairs, 2, lanes, model.shape.hidden, threads);
@@ -477,3 +479,13 @@ pub const Trainer = struct {
         }
     }
 };
+
+test "few members run by rows, unless their noise is too much to be kept" {
+    var model: Model = undefined;
+    model.shape = .{ .layers = 4, .hidden = 512, .vocabulary = 256 };
+    const shape: Shape = .{ .pairs = 3, .sequence = 8, .threshold = 0, .perturb_shift = 8, .panel_groups = 0, .mode = .auto };
+    model.noise_bytes = resident_noise_max;
+    try std.testing.expect(Trainer.rowsPlan(&model, shape, 2) != null);
+    model.noise_bytes = resident_noise_max + 1;
+    try std.testing.expect(Trainer.rowsPlan(&model, shape, 2) == null);
+}
