@@ -12,9 +12,13 @@ const largestBlock = 128 * 1024;
  * would need more than `limit` bytes.
  */
 export function readZstd(path: string, limit: number): Uint8Array {
+  return unpackZstd(readFileSync(path), limit, path);
+}
+
+/** The same for a file that is in memory already; `path` names it in errors. */
+export function unpackZstd(packed: Uint8Array<ArrayBuffer>, limit: number, path: string): Uint8Array {
   const broken = (why: string, cause?: unknown) =>
     new EggError("data", `[data] ${path}: not a whole zstd file (${why}).`, { hint: "Check it with: zstd -t FILE", cause });
-  const packed = readFileSync(path);
   const bytes = decompressedBound(packed, broken);
   if (bytes > limit) {
     const found = bytes.toLocaleString("en-US");

@@ -5,8 +5,8 @@ import type { Corpus } from "../data/corpus.ts";
 import { fillBatch, pairOffsets, referenceEvaluationStart, requireSequence } from "../data/streams.ts";
 import { tokenizers } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
-import { eggParameters, eggTensors, initialWeights, savedWeights, writeWeights } from "../models/egg.ts";
-import { textLoss } from "../models/evaluate.ts";
+import { eggParameters, eggTensors, initialWeights, largestTensor, savedWeights, writeWeights } from "../models/egg.ts";
+import { textLoss, textLossBytes } from "../models/evaluate.ts";
 import { generate } from "../models/generate.ts";
 import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { NativeEvaluator, NativeModel, NativeTrainer, type TrainerShape } from "../native/int8.ts";
@@ -17,6 +17,8 @@ import type { Learner, MemoryPlan, StepReport } from "./learner.ts";
 const referenceEvery = 10;
 /** States that are saved at once, in bytes: a checkpoint must not take as much memory again as the run. */
 const statePiece = 8 << 20;
+/** What filling the streams leaves behind between two collections of garbage, in bytes; measured at 2,048 to 524,288 pairs. */
+const garbageOf = (pairs: number): number => Math.min(1024 * pairs, 7 << 20) + 110 * pairs;
 /** Held-out text that an evaluation during training reads at most. */
 const evaluationBytes = 65_536;
 /** Sampling runs on the thread that hears signals: it stands aside this often. */
@@ -34,6 +36,10 @@ export function stepSeed(seed: number, step: number): number {
 /** Weights that the update may move: the matrices, not embedding, biases and norms. */
 function trainedWeights(model: NativeModel): number {
   return 12 * model.layers * model.hidden ** 2 + model.vocabulary * model.hidden;
+}
+
+function statesAtOnce({ stateBytes }: NativeModel): number {
+  return Math.max(1, Math.floor(statePiece / stateBytes));
 }
 
 function shapeOf({ trainer }: Config): TrainerShape {
@@ -61,7 +67,9 @@ export class EggrollInt8 implements Learner {
   readonly #train: Corpus;
   readonly #heldOut: Corpus | null;
   readonly #seed: number;
-  readonly #batch: Uint8Array;
+  readonly #batch: Uint8Array<ArrayBuffer>;
+  /** One piece of room for whatever is saved: memory that is let go of here and there would stay with the process for a while. */
+  readonly #room: Uint8Array<ArrayBuffer>;
   #cancelled = false;
 
   /**
@@ -86,12 +94,21 @@ export class EggrollInt8 implements Learner {
     this.threads = context.threads;
     const batchBytes = shape.pairs * (sequence + 1);
     const states = population * config.model.layers * config.model.hidden;
-    admit({ model: this.parameters, training: NativeTrainer.bytesNeeded(this.#model, shape), streams: batchBytes });
+    text.train.read(0, new Uint8Array(1)); // a text that is made when it is first read is made now, and counted as there
+    const roomBytes = Math.max(largestTensor(this.#model), Math.min(statesAtOnce(this.#model), population) * this.#model.stateBytes);
+    admit({
+      model: this.parameters,
+      training: NativeTrainer.bytesNeeded(this.#model, shape),
+      streams: batchBytes + garbageOf(shape.pairs),
+      saving: roomBytes,
+      evaluation: text.heldOut === null || config.run.eval_every === 0 ? 0 : textLossBytes(this.#model, text.heldOut.bytes, evaluationBytes, context.threads),
+    });
     expectOnePiece("the streams of a step", batchBytes, "trainer.population or trainer.sequence");
     expectOnePiece("the states of all members", states, "trainer.population, model.layers or model.hidden");
     this.#trainer = new NativeTrainer(this.#model, shape);
     this.#reference = new NativeEvaluator(this.#model, 1, sequence);
     this.#batch = new Uint8Array(batchBytes);
+    this.#room = new Uint8Array(roomBytes);
   }
 
   initialize(): void {
@@ -159,7 +176,7 @@ export class EggrollInt8 implements Learner {
 
   save(): Map<string, SavedTensor> {
     const { layers, hidden } = this.#model;
-    const tensors = savedWeights(this.#model);
+    const tensors = savedWeights(this.#model, this.#room);
     tensors.set("state.members", { dtype: "I8", shape: [this.population, layers, hidden], data: this.#memberStates() });
     tensors.set("state.reference", { dtype: "I8", shape: [layers, hidden], data: this.#reference.readStates() });
     return tensors;
@@ -168,13 +185,11 @@ export class EggrollInt8 implements Learner {
   /** The members' states, some at a time. */
   #memberStates(): LazyBytes[] {
     const { stateBytes } = this.#model;
-    const atOnce = Math.max(1, Math.floor(statePiece / stateBytes));
-    // One piece of room for all: memory that is let go of here and there would stay with the process for a while.
-    const room = new Uint8Array(Math.min(atOnce, this.population) * stateBytes);
+    const atOnce = statesAtOnce(this.#model);
     return Array.from({ length: Math.ceil(this.population / atOnce) }, (_, i) => {
       const first = i * atOnce;
       const count = Math.min(atOnce, this.population - first);
-      return { byteLength: count * stateBytes, read: () => this.#trainer.readStates(first, count, room) };
+      return { byteLength: count * stateBytes, read: () => this.#trainer.readStates(first, count, this.#room) };
     });
   }
 

@@ -47,15 +47,21 @@ const initialSeed = 42;
 /** 1.0 in fixed point: the initial weight of a layer norm. */
 const one = 16;
 
+/** Bytes of the largest tensor: room for reading or writing any of them. */
+export function largestTensor(shape: EggShape): number {
+  return Math.max(...eggTensors(shape).map((tensor) => elements(tensor.shape)));
+}
+
 /**
  * Initial weights of preset egg.c: one xorshift32 stream (Marsaglia 2003) from seed 42, each value uniform 0..31 with a
- * random sign, in the order embedding, head, then layer by layer the GRU and the MLP matrices.
+ * random sign, in the order embedding, head, then layer by layer the GRU and the MLP matrices. Each tensor's values are
+ * good until the next: they share one piece of memory.
  */
 export function* initialWeights(shape: EggShape): Generator<[EggTensor, Uint8Array]> {
   let x = initialSeed;
+  const room = new Uint8Array(largestTensor(shape));
   for (const tensor of eggTensors(shape)) {
-    const values = new Uint8Array(elements(tensor.shape));
-    if (tensor.init === "norm") values.fill(one);
+    const values = room.subarray(0, elements(tensor.shape)).fill(tensor.init === "norm" ? one : 0);
     if (tensor.init === "noise") {
       for (let i = 0; i < values.length; i++) {
         x ^= x << 13;
@@ -70,13 +76,21 @@ export function* initialWeights(shape: EggShape): Generator<[EggTensor, Uint8Arr
 }
 
 /**
- * Copies weights by name into native memory; tensors named `state.*` are left alone.
+ * Looks whether `tensors` are the weights of such a model; tensors named `state.*` do not matter. To be asked before memory is taken
+ * for the model: the shape may come from a file that claims anything.
  * @throws EggError("corrupt") that names what is missing, extra or of the wrong shape
  */
+export function expectWeights(shape: EggShape, tensors: ReadonlyMap<string, TensorEntry>): void {
+  expectTensors(tensors, eggTensors(shape).map((tensor) => ({ name: tensor.name, dtype: "I8", shape: tensor.shape })), ["state."]);
+}
+
+/**
+ * Copies weights by name into native memory; tensors named `state.*` are left alone.
+ * @throws EggError("corrupt") as expectWeights does
+ */
 export function writeWeights(model: NativeModel, tensors: ReadonlyMap<string, TensorEntry>): void {
-  const expected = eggTensors(model);
-  expectTensors(tensors, expected.map(({ name, shape }) => ({ name, dtype: "I8", shape })), ["state."]);
-  for (const tensor of expected) {
+  expectWeights(model, tensors);
+  for (const tensor of eggTensors(model)) {
     const { data } = tensors.get(tensor.name)!;
     if (data.includes(0x80)) {
       throw new EggError("corrupt", `[checkpoint] tensor ${tensor.name}: holds -128, where -127 is the least.`, { hint: "Egg never writes it: the file comes from elsewhere." });
@@ -85,12 +99,12 @@ export function writeWeights(model: NativeModel, tensors: ReadonlyMap<string, Te
   }
 }
 
-/** All weights, each copied out of native memory when its bytes are asked for. */
-export function savedWeights(model: NativeModel): Map<string, SavedTensor> {
+/** All weights, each copied out of native memory when its bytes are asked for: into `room`, which holds the largest tensor. */
+export function savedWeights(model: NativeModel, room = new Uint8Array(largestTensor(model))): Map<string, SavedTensor> {
   return new Map(
     eggTensors(model).map(({ name, shape, index }) => {
       const byteLength = elements(shape);
-      return [name, { dtype: "I8", shape, data: { byteLength, read: () => model.read(index, byteLength) } }];
+      return [name, { dtype: "I8", shape, data: { byteLength, read: () => model.read(index, byteLength, room) } }];
     }),
   );
 }

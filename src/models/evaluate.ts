@@ -18,6 +18,16 @@ const streams = 64;
 /** Tokens a stream that one native job reads; bounds memory and the time until a cancellation is heard. */
 const windowTokens = 4096;
 
+/** Memory that textLoss takes while it reads, in bytes: states, text, and for each thread the activations of 32 streams. */
+export function textLossBytes(model: NativeModel, bytes: number, maxBytes: number, threads: number): number {
+  if (bytes < 2) return 0;
+  const { layers, hidden, vocabulary } = model;
+  const { offsets, length } = evaluationStreams(bytes, streams, maxBytes);
+  const window = Math.min(windowTokens, length);
+  const panels = Math.min(threads, Math.ceil(offsets.length / 32));
+  return offsets.length * (layers * hidden + 2 * window) + panels * 32 * (14 * hidden + layers * hidden + vocabulary);
+}
+
 /**
  * Reads at most `maxBytes` of the text. Null when cancelled.
  * @throws EggError("data") where the text is too short to predict anything

@@ -45,8 +45,9 @@ export class NativeModel {
     call("egg_int8_model_write", [this.handle, tensor, values, values.byteLength]);
   }
 
-  read(tensor: number, bytes: number): Uint8Array {
-    const values = new Uint8Array(bytes);
+  /** Copies a tensor out; into the front of `room` where given. */
+  read(tensor: number, bytes: number, room?: Uint8Array): Uint8Array {
+    const values = room?.subarray(0, bytes) ?? new Uint8Array(bytes);
     call("egg_int8_model_read", [this.handle, tensor, values, bytes]);
     return values;
   }

@@ -5,7 +5,8 @@ import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../errors.ts";
 import { bytesNow, piecesOf, type Bytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
-import { errorCode, ioError, makeFolder, readFully, syncFolder, writeDurably } from "./files.ts";
+import { errorCode, ioError, makeFolder, readFully, removeFile, syncFolder, writeDurably } from "./files.ts";
+import { openPlain, readPlain } from "./reading.ts";
 import { encodeSafetensors, headerLength, parseHeader, type TensorPlace } from "./safetensors.ts";
 
 /** What a checkpoint holds. All texts are stored as they are; the caller gives them their meaning. */
@@ -71,21 +72,96 @@ export function saveCheckpoint(runFolder: string, checkpoint: Checkpoint, keep: 
   const name = `step-${String(step).padStart(8, "0")}.safetensors`;
   const file = path.join(folder, name);
   writeDurably(file, chunks);
+  const { best, old } = survey(folder, step, keep);
+  const latest: Latest = { name, step, sha256: sha256(chunks), best };
+  writeLatest(runFolder, latest);
+  deleteAll(folder, old);
+  return { path: file, latest, deleted: old };
+}
 
-  // Files of a later step are ones that loading passed over: they are no successors of this one.
+/**
+ * For resume: carries out what a save had still to do when its process died, with the checkpoint in its place already:
+ * latest.json, and the deletion of old ones. Only a look, where nothing was left to do.
+ * @param newest what loadLatest found
+ * @throws EggError("resources") for a full disk and the like
+ */
+export function finishSave(runFolder: string, newest: LoadedCheckpoint, keep: number): void {
+  const folder = checkpointFolder(runFolder);
+  const name = path.basename(newest.path);
+  const { best, old } = survey(folder, newest.step, keep);
+  if (latestName(runFolder) !== name) writeLatest(runFolder, { name, step: newest.step, sha256: hashFile(newest.path), best });
+  deleteAll(folder, old);
+}
+
+/**
+ * The best of the checkpoints up to a step, and the names of those that need not be kept. Files of a later step are ones
+ * that loading passed over: they are no successors of this one.
+ */
+function survey(folder: string, step: number, keep: number): { best: Latest["best"]; old: string[] } {
   const upToHere = list(folder).filter((other) => other.step <= step);
   const best = findBest(folder, upToHere);
-  const latest: Latest = { name, step, sha256: sha256(chunks), best };
-  writeDurably(path.join(runFolder, "latest.json"), [new TextEncoder().encode(`${JSON.stringify(latest)}\n`)]);
+  return { best, old: upToHere.slice(Math.max(keep, 2)).map(({ name }) => name).filter((name) => name !== best?.name) };
+}
 
-  const old = upToHere.slice(Math.max(keep, 2)).filter((other) => other.name !== best?.name);
+function writeLatest(runFolder: string, latest: Latest): void {
+  writeDurably(path.join(runFolder, "latest.json"), [new TextEncoder().encode(`${JSON.stringify(latest)}\n`)]);
+}
+
+function deleteAll(folder: string, names: readonly string[]): void {
   try {
-    for (const { name } of old) fs.rmSync(path.join(folder, name), { force: true });
-    if (old.length > 0) syncFolder(folder);
+    for (const name of names) removeFile(path.join(folder, name));
+    if (names.length > 0) syncFolder(folder);
   } catch (error) {
     throw ioError(error, "delete an old checkpoint in", folder);
   }
-  return { path: file, latest, deleted: old.map((other) => other.name) };
+}
+
+/** SHA-256 of a file as it is: what sha256sum prints. */
+export function hashFile(file: string): string {
+  return withFile(file, ({ size, fill }) => {
+    const digest = new Bun.CryptoHasher("sha256");
+    const room = new Uint8Array(Math.min(size, 1 << 20));
+    for (let at = 0; at < size; at += room.length) {
+      const part = room.subarray(0, size - at);
+      fill(part, at);
+      digest.update(part);
+    }
+    return digest.digest("hex");
+  });
+}
+
+/** The largest latest.json that is read, in bytes; egg writes less than one thousand. */
+export const longestLatest = 65_536;
+
+/**
+ * The object in the bytes of latest.json. Its names are those of checkpoint files, nothing else: no path can stand there.
+ * @throws EggError("corrupt") for anything else
+ */
+export function parseLatest(bytes: Uint8Array, file: string): Latest {
+  const wrong = (what: string): EggError => new EggError("corrupt", `[run] ${file}: ${what}.`);
+  const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
+  const named = ({ name, step }: Record<string, unknown>): boolean => typeof name === "string" && Number(checkpointName.exec(name)?.[1] ?? NaN) === step;
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    throw wrong("not JSON");
+  }
+  if (!isObject(value) || !named(value)) throw wrong(`"name" and "step" are not those of a checkpoint`);
+  if (typeof value["sha256"] !== "string" || !/^[0-9a-f]{64}$/.test(value["sha256"])) throw wrong(`"sha256" is not 64 hex digits`);
+  const { best } = value;
+  if (best !== null && !(isObject(best) && named(best) && Number.isFinite(best["val_bits_per_byte"]))) throw wrong(`"best" is not a checkpoint with its loss`);
+  return value as unknown as Latest;
+}
+
+/** The name in latest.json; null where there is none that can be read. */
+function latestName(runFolder: string): string | null {
+  try {
+    const file = path.join(runFolder, "latest.json");
+    return parseLatest(readPlain(file, longestLatest) ?? new Uint8Array(0), file).name;
+  } catch {
+    return null; // it is written anew
+  }
 }
 
 /**
@@ -112,35 +188,49 @@ export function loadLatest(runFolder: string): { checkpoint: LoadedCheckpoint; p
   });
 }
 
+/** Where the bytes of a checkpoint come from. `fill` fills all of `target` from a place in the file, or throws. */
+interface Source {
+  size: number;
+  fill(target: Uint8Array, position: number): void;
+}
+
 /**
- * Reads one checkpoint file and verifies every bit of it. Each tensor gets memory of its own, so views of any width fit.
+ * Reads one checkpoint file and verifies every bit of it. Each tensor gets memory of its own, so views of any width fit;
+ * nothing is taken by what the file claims before the file is known to be as long.
  * @throws EggError("corrupt") for a damaged file and for a safetensors file of another program, "usage" when there is none
  */
 export function loadCheckpoint(file: string): LoadedCheckpoint {
-  return withFile(file, (descriptor) => {
-    const { header, metadata, places, dataStart } = readHeader(descriptor, file);
-    const text = checkMetadata(metadata, file);
-    const digest = new Bun.CryptoHasher("sha256");
-    const hashAt = header.indexOf(hashField);
-    if (hashAt >= 0) header.write(unhashed, hashAt + hashField.length, "latin1");
-    digest.update(header);
-    const tensors = new Map<string, TensorEntry>();
-    for (const { name, dtype, shape, begin, end } of places) {
-      const data = allocate(end - begin, name, file);
-      readFully(descriptor, data, dataStart + begin, file);
-      digest.update(data);
-      tensors.set(name, { dtype, shape, data });
-    }
-    const found = digest.digest("hex");
-    if (found !== text.content_sha256) {
-      throw corrupt(file, `its content hash should be ${text.content_sha256}, but the content gives ${found}`);
-    }
-    return {
-      path: file, tensors, contentSha256: found,
-      step: Number(text.step), config: text.config, tokenizer: text.tokenizer, dataCursor: text.data_cursor, program: text.program,
-      valBitsPerByte: score(metadata),
-    };
-  });
+  return withFile(file, (source) => readCheckpoint(source, file));
+}
+
+/** The same for a file that is in memory already; `where` names it in errors. */
+export function decodeCheckpoint(bytes: Uint8Array, where: string): LoadedCheckpoint {
+  return readCheckpoint({ size: bytes.length, fill: (target, position) => target.set(bytes.subarray(position, position + target.length)) }, where);
+}
+
+function readCheckpoint(source: Source, file: string): LoadedCheckpoint {
+  const { header, metadata, places, dataStart } = readHeader(source, file);
+  const text = checkMetadata(metadata, file);
+  const digest = new Bun.CryptoHasher("sha256");
+  const hashAt = header.indexOf(hashField);
+  if (hashAt >= 0) header.write(unhashed, hashAt + hashField.length, "latin1");
+  digest.update(header);
+  const tensors = new Map<string, TensorEntry>();
+  for (const { name, dtype, shape, begin, end } of places) {
+    const data = allocate(end - begin, name, file);
+    source.fill(data, dataStart + begin);
+    digest.update(data);
+    tensors.set(name, { dtype, shape, data });
+  }
+  const found = digest.digest("hex");
+  if (found !== text.content_sha256) {
+    throw corrupt(file, `its content hash should be ${shown(text.content_sha256)}, but the content gives ${found}`);
+  }
+  return {
+    path: file, tensors, contentSha256: found,
+    step: Number(text.step), config: text.config, tokenizer: text.tokenizer, dataCursor: text.data_cursor, program: text.program,
+    valBitsPerByte: score(metadata),
+  };
 }
 
 /**
@@ -180,6 +270,16 @@ function list(folder: string): { name: string; step: number }[] {
   return checkpoints.sort((a, b) => b.step - a.step);
 }
 
+/**
+ * The checkpoint with the lowest held-out loss; null where none has one.
+ * @throws EggError("corrupt") when that one is damaged
+ */
+export function loadBest(runFolder: string): LoadedCheckpoint | null {
+  const folder = checkpointFolder(runFolder);
+  const best = findBest(folder, list(folder));
+  return best === null ? null : loadCheckpoint(path.join(folder, best.name));
+}
+
 /** The lowest loss, the earliest of equals. From the files themselves, so that a lost latest.json costs nothing. */
 function findBest(folder: string, candidates: { name: string; step: number }[]): Latest["best"] {
   let best: Latest["best"] = null;
@@ -187,7 +287,7 @@ function findBest(folder: string, candidates: { name: string; step: number }[]):
     const file = path.join(folder, name);
     let loss: number | null = null;
     try {
-      loss = withFile(file, (descriptor) => score(readHeader(descriptor, file).metadata));
+      loss = withFile(file, (source) => score(readHeader(source, file).metadata));
     } catch (error) {
       if (!(error instanceof EggError)) throw error; // a damaged one is not the best
     }
@@ -201,14 +301,13 @@ function score(metadata: Record<string, string>): number | null {
   return Number.isFinite(loss) ? loss : null;
 }
 
-function readHeader(descriptor: number, file: string): { header: Buffer; metadata: Record<string, string>; places: TensorPlace[]; dataStart: number } {
-  const size = fs.fstatSync(descriptor).size;
-  const start = Buffer.alloc(Math.min(8, size));
-  readFully(descriptor, start, 0, file);
-  const dataStart = 8 + headerLength(start, size, file);
+function readHeader(source: Source, file: string): { header: Buffer; metadata: Record<string, string>; places: TensorPlace[]; dataStart: number } {
+  const start = Buffer.alloc(Math.min(8, source.size));
+  source.fill(start, 0);
+  const dataStart = 8 + headerLength(start, source.size, file);
   const header = Buffer.alloc(dataStart);
-  readFully(descriptor, header, 0, file);
-  return { header, dataStart, ...parseHeader(header.subarray(8), size - dataStart, file) };
+  source.fill(header, 0);
+  return { header, dataStart, ...parseHeader(header.subarray(8), source.size - dataStart, file) };
 }
 
 function checkMetadata(metadata: Record<string, string>, file: string): Record<(typeof requiredMetadata)[number], string> {
@@ -218,7 +317,7 @@ function checkMetadata(metadata: Record<string, string>, file: string): Record<(
       hint: "Give a run folder or a file from its checkpoints folder. Weights of other programs cannot be loaded.",
     });
   }
-  if (!/^(0|[1-9]\d{0,14})$/.test(metadata.step ?? "")) throw corrupt(file, `metadata step is ${JSON.stringify(metadata.step)}, not a whole number`);
+  if (!/^(0|[1-9]\d{0,14})$/.test(metadata.step ?? "")) throw corrupt(file, `metadata step is ${shown(metadata.step ?? "")}, not a whole number`);
   return metadata as Record<(typeof requiredMetadata)[number], string>;
 }
 
@@ -232,16 +331,15 @@ function allocate(bytes: number, tensor: string, file: string): Uint8Array {
   }
 }
 
-function withFile<T>(file: string, use: (descriptor: number) => T): T {
-  let descriptor: number;
+/** A text of the file, for a message: short, whatever it holds. */
+function shown(text: string): string {
+  return /^[0-9a-f]{1,64}$/.test(text) ? text : JSON.stringify(text.slice(0, 64));
+}
+
+function withFile<T>(file: string, use: (source: Source) => T): T {
+  const descriptor = openPlain(file);
   try {
-    descriptor = fs.openSync(file, "r");
-  } catch (error) {
-    throw ioError(error, "open checkpoint", file);
-  }
-  try {
-    if (!fs.fstatSync(descriptor).isFile()) throw new EggError("usage", `[checkpoint] ${file}: not a file.`, { hint: "Give a checkpoint file." });
-    return use(descriptor);
+    return use({ size: fs.fstatSync(descriptor).size, fill: (target, position) => readFully(descriptor, target, position, file) });
   } finally {
     fs.closeSync(descriptor);
   }

@@ -35,7 +35,7 @@ export function writeDurably(file: string, chunks: readonly Bytes[]): void {
   } catch (error) {
     // The first error is the one to report, whatever goes wrong while tidying up.
     if (descriptor !== undefined) quietly(() => fs.closeSync(descriptor as number));
-    quietly(() => fs.rmSync(temporary, { force: true }));
+    quietly(() => removeFile(temporary));
     throw ioError(error, "write", file, needed);
   }
 }
@@ -46,7 +46,11 @@ export function writeDurably(file: string, chunks: readonly Bytes[]): void {
  * @throws EggError("resources") naming `file`, the bytes needed and the bytes free
  */
 export function appendLine(descriptor: number, line: string, file: string): void {
-  const bytes = Buffer.from(`${line}\n`);
+  appendBytes(descriptor, Buffer.from(`${line}\n`), file);
+}
+
+/** The same for bytes of any kind: all of them, or none. */
+export function appendBytes(descriptor: number, bytes: Uint8Array, file: string): void {
   let written = 0;
   try {
     written = fs.writeSync(descriptor, bytes);
@@ -56,6 +60,26 @@ export function appendLine(descriptor: number, line: string, file: string): void
     // Should this fail as well, then the reader forgives a torn last line.
     if (written > 0) quietly(() => fs.ftruncateSync(descriptor, fs.fstatSync(descriptor).size - written));
     throw ioError(error, "append to", file, bytes.length);
+  }
+}
+
+/** Appends one line to a file that is opened for this alone, and puts it on the disk for good. */
+export function appendDurably(file: string, line: string): void {
+  let descriptor: number;
+  try {
+    const isNew = !fs.existsSync(file);
+    descriptor = fs.openSync(file, "a", 0o666);
+    if (isNew) syncFolder(path.dirname(file));
+  } catch (error) {
+    throw ioError(error, "open", file);
+  }
+  try {
+    appendLine(descriptor, line, file);
+    fs.fsyncSync(descriptor);
+  } catch (error) {
+    throw ioError(error, "append to", file);
+  } finally {
+    fs.closeSync(descriptor);
   }
 }
 
@@ -123,7 +147,22 @@ export function removeLeftovers(folder: string): void {
     if (errorCode(error) === "ENOENT") return;
     throw ioError(error, "read folder", folder);
   }
-  for (const name of names.filter((name) => leftover.test(name))) fs.rmSync(path.join(folder, name), { force: true });
+  for (const name of names.filter((name) => leftover.test(name))) {
+    try {
+      removeFile(path.join(folder, name));
+    } catch (error) {
+      throw ioError(error, "delete", path.join(folder, name));
+    }
+  }
+}
+
+/** Deletes a file that may be gone already. Bun's rmSync would tell of another error than the one that occurred (EFAULT for EIO). */
+export function removeFile(file: string): void {
+  try {
+    fs.unlinkSync(file);
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT") throw error;
+  }
 }
 
 /** The errno name of a system error, such as "ENOENT"; undefined for anything else. */
@@ -136,6 +175,7 @@ const explained: Record<string, [ErrorKind, string, string]> = {
   EROFS: ["resources", "the file system is read-only", "Choose another folder with --out."],
   EACCES: ["resources", "permission denied", "Check the owner and the mode of the folder, or choose another with --out."],
   EPERM: ["resources", "the system does not permit it", "Check the owner and the mode of the folder, or choose another with --out."],
+  EFBIG: ["resources", "the file would be larger than files may be here", "Raise the limit with ulimit -f, or choose a folder on another file system with --out."],
   EIO: ["resources", "the disk reported an input/output error", "Check the disk. Nothing that was saved before has been touched."],
   EMFILE: ["resources", "this process has too many open files", "Raise the limit with ulimit -n."],
   ENFILE: ["resources", "the system has too many open files", "Close other programs."],
@@ -149,7 +189,7 @@ const explained: Record<string, [ErrorKind, string, string]> = {
 /**
  * The error for people behind a failed system call; anything that is not a system error comes back as it is.
  * @param action completes "cannot …", e.g. "write"
- * @param needed bytes that the write takes, for the message about a full disk
+ * @param needed bytes that the write takes, for the message about a full disk; 0 for what needs a block of its own
  */
 export function ioError(error: unknown, action: string, file: string, needed = 0): unknown {
   const code = errorCode(error);
@@ -157,7 +197,7 @@ export function ioError(error: unknown, action: string, file: string, needed = 0
   if (code === "ENOSPC" || code === "EDQUOT") {
     const space = freeSpace(path.dirname(file));
     const full = code === "EDQUOT" ? "your disk quota is used up" : space.files === 0 ? "the disk has no room for another file" : "the disk is full";
-    return new EggError("resources", `[disk] cannot ${action} ${file}: ${full}; ${count(needed)} bytes needed, ${space.bytes} bytes free.`, {
+    return new EggError("resources", `[disk] cannot ${action} ${file}: ${full}; ${needed === 0 ? space.block : count(needed)} bytes needed, ${space.bytes} bytes free.`, {
       hint: "Free some space and run the same command again: it goes on from the last checkpoint, which is intact.",
       cause: error,
     });
@@ -166,12 +206,14 @@ export function ioError(error: unknown, action: string, file: string, needed = 0
   return new EggError(kind, `[disk] cannot ${action} ${file}: ${reason} (${code}).`, { hint, cause: error });
 }
 
-function freeSpace(folder: string): { bytes: string; files: number | undefined } {
+/** Of the file system that `folder` is on, or would be. */
+function freeSpace(folder: string): { bytes: string; block: string; files: number | undefined } {
   try {
     const { bavail, bsize, files, ffree } = fs.statfsSync(folder);
-    return { bytes: count(bavail * bsize), files: files > 0 ? ffree : undefined };
-  } catch {
-    return { bytes: "unknown", files: undefined };
+    return { bytes: count(bavail * bsize), block: count(bsize), files: files > 0 ? ffree : undefined };
+  } catch (error) {
+    if (errorCode(error) === "ENOENT" && folder !== path.dirname(folder)) return freeSpace(path.dirname(path.resolve(folder)));
+    return { bytes: "unknown", block: "some", files: undefined };
   }
 }
 

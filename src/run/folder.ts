@@ -5,12 +5,14 @@ import { createHash } from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import type { Config } from "../config/knobs.ts";
+import { knobAt, type Config } from "../config/knobs.ts";
 import { nearest } from "../config/nearest.ts";
 import { EggError } from "../errors.ts";
 import { checkpointFolder, checkpointName } from "./checkpoint.ts";
 import { errorCode, ioError, makeFolder, syncFolder, writeDurably } from "./files.ts";
-import type { Summary } from "./summary.ts";
+import { readPlain } from "./reading.ts";
+import { longestSummary, parseSummary, type Summary } from "./summary.ts";
+import { eventsName } from "./tensorboard.ts";
 
 /** Part of every run's id. Raise it when the same config and data would give other weights than before. */
 export const numericsVersion = 1;
@@ -21,7 +23,10 @@ export const numericsVersion = 1;
  * fingerprint enters instead. All else enters, `run.eval_every` and the sampling knobs too: they decide what the
  * folder's files hold, so another value must not find a finished run and stop there.
  */
-export const identityExcludes: readonly string[] = ["device", "run.out", "run.keep", "run.checkpoint_every", "data.path"];
+export const identityExcludes: readonly string[] = ["device", "run.out", "run.keep", "run.checkpoint_every", "run.tensorboard", "data.path"];
+
+/** Knobs that came later: each enters only with another value than its default, so that runs of earlier versions keep their ids. */
+export const identityAdditions: readonly string[] = ["run.minutes", "run.patience", "run.stop_metric", "run.min_delta"];
 
 /** JSON with sorted keys and without spaces: equal values give equal text. */
 export function canonicalJson(value: unknown): string {
@@ -37,7 +42,8 @@ export function runId(config: Config, dataFingerprint: string): string {
   const identity = Object.entries(config).flatMap(([section, values]): [string, unknown][] =>
     typeof values === "object" ? Object.entries(values).map(([name, value]) => [`${section}.${name}`, value]) : [[section, values]],
   );
-  const entering = identity.filter(([knob]) => !identityExcludes.some((excluded) => knob === excluded || knob.startsWith(`${excluded}.`)));
+  const entering = identity.filter(([knob, value]) =>
+    identityAdditions.includes(knob) ? value !== knobAt(knob)!.default : !identityExcludes.some((excluded) => knob === excluded || knob.startsWith(`${excluded}.`)));
   const digest = createHash("sha256").update(canonicalJson({ config: Object.fromEntries(entering), data: dataFingerprint, numerics: numericsVersion })).digest();
   let id = "";
   let bits = BigInt(`0x${digest.toString("hex")}`) >> 196n;
@@ -74,6 +80,19 @@ export function runState(folder: string): RunState {
   return { state: begun ? "unfinished" : "new", summary };
 }
 
+/** The newest checkpoint of a run by its name, good or not: its step, and its size in bytes. Null where there is none. */
+export function newestCheckpoint(folder: string): { step: number; bytes: number } | null {
+  const checkpoints = checkpointFolder(folder);
+  try {
+    const found = fs.readdirSync(checkpoints).map((name) => ({ name, step: Number(checkpointName.exec(name)?.[1] ?? -1) }));
+    const newest = found.reduce((best, other) => (other.step > best.step ? other : best), { name: "", step: -1 });
+    return newest.step < 0 ? null : { step: newest.step, bytes: fs.statSync(path.join(checkpoints, newest.name)).size };
+  } catch (error) {
+    if (errorCode(error) === "ENOENT" || errorCode(error) === "ENOTDIR") return null;
+    throw ioError(error, "read folder", checkpoints);
+  }
+}
+
 /** Creates the folders of a run that are not there yet, and tells its state. To be called before the lock is taken. */
 export function openRun(folder: string): RunState {
   makeFolder(checkpointFolder(folder));
@@ -94,10 +113,13 @@ export function writeSummary(folder: string, summary: Summary): void {
   writeText(path.join(folder, "summary.json"), summaryLine(summary));
 }
 
+/** The largest config.json that is read, in bytes: a config file and what egg puts around it. */
+export const longestConfig = 8_388_608;
+
 /** Null where there is none, or none that can be read. */
 export function readSummary(folder: string): Summary | null {
-  const value = readJson(path.join(folder, "summary.json"));
-  return isObject(value) && typeof value.status === "string" ? (value as unknown as Summary) : null;
+  const bytes = readSmall(path.join(folder, "summary.json"), longestSummary);
+  return bytes === null ? null : parseSummary(bytes);
 }
 
 /**
@@ -120,7 +142,7 @@ export function forceFresh(folder: string): void {
     // The summary first and the config last: whenever this is cut short, what remains is a run that is not finished.
     for (const name of ["summary.json", "latest.json"]) fs.rmSync(path.join(folder, name), { force: true });
     for (const name of saved.filter((name) => checkpointName.test(name))) fs.rmSync(path.join(checkpoints, name));
-    for (const name of ["metrics.jsonl", "samples.txt"]) fs.rmSync(path.join(folder, name), { force: true });
+    for (const name of ["metrics.jsonl", "samples.txt", eventsName]) fs.rmSync(path.join(folder, name), { force: true });
     if (saved.length > 0) syncFolder(checkpoints);
     syncFolder(folder);
     fs.rmSync(path.join(folder, "config.json"));
@@ -170,11 +192,12 @@ function near(text: string, folders: string[]): string {
   return "Give a run folder, such as runs/egg.c-…, or a file from its checkpoints folder.";
 }
 
-function listRuns(folder: string): string[] {
+/** Paths of the runs in a folder, by name; none where it cannot be read. */
+export function listRuns(folder: string): string[] {
   try {
     return fs.readdirSync(folder).sort().map((name) => path.join(folder, name)).filter((run) => fs.existsSync(path.join(run, "config.json")));
   } catch {
-    return []; // only a hint
+    return []; // for hints and completion only
   }
 }
 
@@ -184,10 +207,20 @@ function writeText(file: string, text: string): void {
 
 function readJson(file: string): unknown {
   try {
-    return JSON.parse(fs.readFileSync(file, "utf8"));
+    return JSON.parse(readSmall(file, longestConfig)?.toString() ?? "");
   } catch (error) {
-    if (error instanceof SyntaxError || errorCode(error) === "ENOENT" || errorCode(error) === "ENOTDIR") return undefined;
-    throw ioError(error, "read", file);
+    if (error instanceof SyntaxError || error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
+/** Null where there is no such file, or none of ours: something else with its name, or more than `most` bytes. */
+function readSmall(file: string, most: number): Buffer | null {
+  try {
+    return readPlain(file, most);
+  } catch (error) {
+    if (error instanceof EggError && error.kind === "corrupt") return null;
+    throw error;
   }
 }
 

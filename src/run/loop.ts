@@ -5,13 +5,17 @@ import path from "node:path";
 import fs from "node:fs";
 import type { Config } from "../config/knobs.ts";
 import type { Learner } from "../learners/learner.ts";
-import { loadLatest, saveCheckpoint, weightsSha256, type LoadedCheckpoint } from "./checkpoint.ts";
-import { appendLine, ioError } from "./files.ts";
+import { finishSave, loadLatest, saveCheckpoint, weightsSha256, type LoadedCheckpoint } from "./checkpoint.ts";
+import { appendDurably, ioError } from "./files.ts";
 import { canonicalJson, forceFresh, openRun, runState, writeRunConfig, writeSummary } from "./folder.ts";
 import { lockRun } from "./lock.ts";
-import { openMetrics, readMetrics, truncateAfter, type MetricsLine } from "./metrics.ts";
+import { peakMemory } from "./memory.ts";
+import { openMetrics, readMetrics, replaceLast, truncateAfter, type MetricsLine } from "./metrics.ts";
+import { readPlain } from "./reading.ts";
 import { catchSignals, type Stop, type StopSignal } from "./signals.ts";
+import { StopRule } from "./stop.ts";
 import type { Summary } from "./summary.ts";
+import { eventsName, openEvents } from "./tensorboard.ts";
 
 export interface Sample {
   prompt: Uint8Array;
@@ -56,6 +60,8 @@ export interface RunOutcome {
  * checkpoint, bit for bit as if it had never stopped.
  */
 export async function runLoop(plan: RunPlan): Promise<RunOutcome> {
+  // What is refused for a new run, for want of memory or threads, is refused before there is a folder.
+  const early = fs.existsSync(plan.folder) ? null : plan.createLearner();
   openRun(plan.folder);
   const lock = lockRun(plan.folder, plan.tryLock);
   try {
@@ -63,10 +69,10 @@ export async function runLoop(plan: RunPlan): Promise<RunOutcome> {
     // Another process may have finished it while this one came.
     const { state, summary } = runState(plan.folder);
     if (state === "finished") return { summary: summary!, signal: null };
-    const learner = plan.createLearner();
+    const learner = early ?? plan.createLearner();
     writeRunConfig(plan.folder, plan.config, plan.program);
     const run = new Run(plan, learner);
-    run.resume();
+    if (run.resume() !== null) Bun.gc(true); // the loaded file is in native memory now: its bytes make room before the first step
     // Up to here there is nothing to save, and a signal ends the process at once.
     const stop = catchSignals((signal) => {
       plan.listener.stopping(signal);
@@ -87,6 +93,7 @@ class Run {
   readonly #learner: Learner;
   readonly #metricsFile: string;
   readonly #samplesFile: string;
+  readonly #rule: StopRule;
   #stop: Stop | null = null;
   /** Steps done. */
   #step = 0;
@@ -108,16 +115,18 @@ class Run {
     this.#learner = learner;
     this.#metricsFile = path.join(plan.folder, "metrics.jsonl");
     this.#samplesFile = path.join(plan.folder, "samples.txt");
+    this.#rule = new StopRule(plan.config.run);
   }
 
-  /** Takes up the last good checkpoint, or the start where there is none; cuts metrics and samples back to it. */
-  resume(): void {
-    const { folder, listener } = this.#plan;
+  /** Takes up the last good checkpoint, or the start where there is none; cuts metrics and samples back to it. Returns its step, or null. */
+  resume(): number | null {
+    const { config, folder, listener } = this.#plan;
     const found = loadLatest(folder);
     for (const { reason } of found?.passedOver ?? []) listener.warned(`passed over a damaged checkpoint: ${reason}`);
     const checkpoint = found?.checkpoint ?? null;
     if (checkpoint === null) this.#learner.initialize();
     else {
+      finishSave(folder, checkpoint, config.run.keep);
       this.#learner.load(checkpoint.tensors);
       this.#step = this.#savedAt = checkpoint.step;
       this.#valNow = this.#valLast = checkpoint.valBitsPerByte;
@@ -127,9 +136,12 @@ class Run {
     if (this.#lastLine !== null) {
       this.#seconds = this.#lastLine.seconds;
       this.#train = this.#lastLine.train_bits_per_byte;
-      this.#valLast ??= readMetrics(this.#metricsFile).findLast((line) => line.val_bits_per_byte !== undefined)?.val_bits_per_byte ?? null;
+      const lines = this.#valLast === null || this.#plan.config.run.patience > 0 ? readMetrics(this.#metricsFile) : [];
+      this.#valLast ??= lines.findLast((line) => line.val_bits_per_byte !== undefined)?.val_bits_per_byte ?? null;
+      for (const line of lines) if (line.step < this.#step) this.#rule.tell(line);
     }
     listener.started(this.#learner, checkpoint);
+    return checkpoint?.step ?? null;
   }
 
   async toEnd(stop: Stop): Promise<RunOutcome> {
@@ -137,8 +149,9 @@ class Run {
     this.#stop = stop;
     await this.#catchUp();
     const metrics = openMetrics(this.#metricsFile);
+    const events = config.run.tensorboard ? openEvents(path.join(this.#plan.folder, eventsName), this.#metricsFile) : null;
     try {
-      while (this.#step < config.run.steps) {
+      while (this.#rule.reason(this.#step, this.#seconds) === null) {
         await turn();
         if (stop.requested !== null) break;
         const line = await this.#trainStep();
@@ -149,8 +162,11 @@ class Run {
         }
         if (due(this.#step, config.run.fingerprint_every)) line.weights_sha256 = weightsSha256(this.#learner.save());
         metrics.append(line);
+        events?.append(line);
+        // Where a run ends with its loss, the weights of the lowest one are what it was for.
+        const best = this.#rule.tell(line) && config.run.patience > 0;
         if (due(this.#step, config.run.sample_every)) await this.#sample();
-        if (due(this.#step, config.run.checkpoint_every)) {
+        if (best || due(this.#step, config.run.checkpoint_every)) {
           metrics.sync();
           this.#checkpoint();
         }
@@ -160,6 +176,7 @@ class Run {
       await turn(); // the last chance to hear a signal that shall stop a shell's loop of runs
     } finally {
       metrics.close();
+      events?.close();
     }
     const summary = this.#summarize();
     writeSummary(this.#plan.folder, summary);
@@ -169,18 +186,16 @@ class Run {
   /** The evaluation before the first step; or the evaluation and the sample that a signal kept from the last step. */
   async #catchUp(): Promise<void> {
     if (this.#step === 0) return await this.#evaluate();
-    const line = this.#lastLine;
+    let line = this.#lastLine;
     if (line?.step === this.#step && this.#evaluationDue() && line.val_bits_per_byte === undefined) {
       await this.#evaluate();
       if (this.#valNow !== null) {
-        truncateAfter(this.#metricsFile, this.#step - 1);
-        const metrics = openMetrics(this.#metricsFile);
-        metrics.append({ ...line, val_bits_per_byte: this.#valNow });
-        metrics.sync();
-        metrics.close();
-        this.#checkpoint(); // again, with its loss
+        line = { ...line, val_bits_per_byte: this.#valNow };
+        this.#checkpoint(); // again, with its loss; a run that is killed before the next line does both once more
+        replaceLast(this.#metricsFile, line);
       }
     }
+    if (line?.step === this.#step) this.#rule.tell(line);
     if (due(this.#step, this.#plan.config.run.sample_every) && this.#lastSample < this.#step) await this.#sample();
   }
 
@@ -214,8 +229,7 @@ class Run {
   }
 
   #evaluationDue(): boolean {
-    const { eval_every, steps } = this.#plan.config.run;
-    return due(this.#step, eval_every) || this.#step === steps;
+    return due(this.#step, this.#plan.config.run.eval_every) || this.#rule.isLast(this.#step, this.#seconds);
   }
 
   async #evaluate(): Promise<void> {
@@ -238,12 +252,7 @@ class Run {
       return;
     }
     const sample = { prompt, continuation };
-    const fd = openForAppend(this.#samplesFile);
-    try {
-      appendLine(fd, formatSample(this.#step, sample).replace(/\n$/, ""), this.#samplesFile);
-    } finally {
-      fs.closeSync(fd);
-    }
+    appendDurably(this.#samplesFile, formatSample(this.#step, sample).replace(/\n$/, ""));
     listener.sampled(this.#step, sample);
   }
 
@@ -265,9 +274,10 @@ class Run {
   #summarize(): Summary {
     const learner = this.#learner;
     const memberTokens = this.#step * learner.memberTokensPerStep;
+    const reason = this.#cutShort ? null : this.#rule.reason(this.#step, this.#seconds);
     return {
       run: path.basename(this.#plan.folder),
-      status: this.#step >= this.#plan.config.run.steps && !this.#cutShort ? "finished" : "interrupted",
+      status: reason === null ? "interrupted" : "finished",
       steps: this.#step,
       seconds: round(this.#seconds, 2),
       train_bits_per_byte: round(this.#train, 6),
@@ -278,9 +288,10 @@ class Run {
       member_tokens: memberTokens,
       member_tokens_per_second: this.#seconds === 0 ? 0 : Math.round(memberTokens / this.#seconds),
       data_tokens: this.#step * learner.dataTokensPerStep,
-      peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
+      peak_rss_bytes: peakMemory(),
       backend: learner.backend,
       threads: learner.threads,
+      stopped_by: reason,
     };
   }
 }
@@ -300,21 +311,15 @@ function round(value: number | null, places: number): number | null {
   return value === null ? null : Number(value.toFixed(places));
 }
 
-function openForAppend(file: string): number {
-  try {
-    return fs.openSync(file, "a", 0o666);
-  } catch (error) {
-    throw ioError(error, "open", file);
-  }
-}
-
-/** Cuts samples of later steps off; each sample begins with `=== step N`. Returns the step of the last one left, or 0. */
+/** Cuts samples of later steps off, and a line without its end; each sample begins with `=== step N`. Returns the step of the last one left, or 0. */
 function truncateSamples(file: string, step: number): number {
-  if (!fs.existsSync(file)) return 0;
   try {
-    const samples = [...fs.readFileSync(file, "latin1").matchAll(/^=== step (\d+)$/gm)].map(({ 1: number, index }) => ({ step: Number(number), index }));
+    const text = readPlain(file)?.toString("latin1") ?? "";
+    const end = text.lastIndexOf("\n") + 1;
+    const samples = [...text.slice(0, end).matchAll(/^=== step (\d+)$/gm)].map(({ 1: number, index }) => ({ step: Number(number), index }));
     const later = samples.findIndex((sample) => sample.step > step);
-    if (later >= 0) fs.truncateSync(file, samples[later]!.index);
+    const keep = samples[later]?.index ?? end;
+    if (keep < text.length) fs.truncateSync(file, keep);
     return (later < 0 ? samples : samples.slice(0, later)).at(-1)?.step ?? 0;
   } catch (error) {
     throw ioError(error, "shorten", file);

@@ -4,7 +4,8 @@
 import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../errors.ts";
-import { appendLine, errorCode, ioError, syncFolder } from "./files.ts";
+import { appendLine, ioError, syncFolder, writeDurably } from "./files.ts";
+import { readPlain } from "./reading.ts";
 
 /** One step. Rates and shares are of this step alone; `seconds` and `data_tokens` count from the run's start. */
 export interface MetricsLine {
@@ -25,14 +26,21 @@ export interface MetricsLine {
 }
 
 // Decimals that are written. What is not listed is whole or text.
-const decimals: Partial<Record<keyof MetricsLine, number>> = {
+const decimals = {
   seconds: 2, train_bits_per_byte: 6, member_tokens_per_second: 0, updated_fraction: 5, val_bits_per_byte: 6, loss_integer: 6,
-};
+} satisfies Partial<Record<keyof MetricsLine, number>>;
 
 const keys: readonly (keyof MetricsLine)[] = [
   "step", "seconds", "train_bits_per_byte", "member_tokens_per_second", "data_tokens", "fitness_plus", "fitness_minus", "updated_fraction",
   "val_bits_per_byte", "loss_integer", "weights_sha256",
 ];
+
+/** What a line may lack, and what in it is text; all else is a number. */
+const optional: ReadonlySet<keyof MetricsLine> = new Set(["val_bits_per_byte", "loss_integer", "weights_sha256"]);
+const texts: ReadonlySet<keyof MetricsLine> = new Set(["weights_sha256"]);
+/** In bytes with the newline: far more than egg writes (300), so that a reader keeps a long line out of memory. */
+const longestLine = 4096;
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export interface MetricsFile {
   /** @throws EggError("resources") when the line does not fit on the disk; the file then ends with the line before. */
@@ -57,14 +65,24 @@ export function openMetrics(file: string): MetricsFile {
   };
 }
 
-/** The JSON of a line: keys in fixed order, undefined ones left out, numbers rounded to what they can mean. */
-export function metricsText(line: MetricsLine): string {
+/** The line as it comes back from the file: undefined values left out, numbers rounded to what they can mean. */
+export function written(line: MetricsLine): MetricsLine {
   const fields = keys.flatMap((key) => {
     const value = line[key];
-    const places = decimals[key];
+    const places = (decimals as Partial<Record<keyof MetricsLine, number>>)[key];
     return value === undefined ? [] : [[key, typeof value === "number" && places !== undefined ? Number(value.toFixed(places)) : value]];
   });
-  return JSON.stringify(Object.fromEntries(fields));
+  return Object.fromEntries(fields) as MetricsLine;
+}
+
+/** Seconds as `written` has them. */
+export function secondsWritten(seconds: number): number {
+  return Number(seconds.toFixed(decimals.seconds));
+}
+
+/** The JSON of a line: keys in fixed order. */
+export function metricsText(line: MetricsLine): string {
+  return JSON.stringify(written(line));
 }
 
 /**
@@ -73,17 +91,9 @@ export function metricsText(line: MetricsLine): string {
  * @throws EggError("corrupt") when a line before that cannot be read
  */
 export function truncateAfter(file: string, step: number): MetricsLine | null {
-  const bytes = readBytes(file);
+  const bytes = readPlain(file);
   if (bytes === null) return null;
-  let last: MetricsLine | null = null;
-  let keep = 0;
-  let broken: number | undefined;
-  for (const { line, number, end } of walk(bytes)) {
-    if (line === null) broken ??= number;
-    else if (line.step > step) break;
-    else if (broken !== undefined) throw brokenLine(file, broken);
-    else [last, keep] = [line, end];
-  }
+  const { last, keep } = placeToCut(bytes, step, file);
   if (keep === bytes.length) return last;
   system("write", file, () => {
     const descriptor = fs.openSync(file, "r+");
@@ -97,14 +107,46 @@ export function truncateAfter(file: string, step: number): MetricsLine | null {
   return last;
 }
 
+/** Puts `line` in the place of the last one, which has its step: whoever reads the file finds the one or the other. */
+export function replaceLast(file: string, line: MetricsLine): void {
+  const bytes = readPlain(file) ?? new Uint8Array(0);
+  const { keep } = placeToCut(bytes, line.step - 1, file);
+  writeDurably(file, [bytes.subarray(0, keep), Buffer.from(`${metricsText(line)}\n`)]);
+}
+
 /**
- * All lines; none when there is no file. The last line may be torn, as a killed process or a running one leaves it.
+ * Where truncateAfter cuts: how many bytes it keeps, and the last line among them. What stands behind the line of `step` does not
+ * matter, and neither does a last line without its end, as a killed process leaves it.
  * @throws EggError("corrupt") when any other line cannot be read
  */
+export function placeToCut(bytes: Uint8Array, step: number, file: string): { last: MetricsLine | null; keep: number } {
+  let last: MetricsLine | null = null;
+  let keep = 0;
+  let broken: number | undefined;
+  for (const { line, number, end, torn } of walk(bytes)) {
+    if (line === null) broken ??= torn ? undefined : number;
+    else if (line.step > step) break;
+    else if (broken !== undefined) throw brokenLine(file, broken);
+    else [last, keep] = [line, end];
+  }
+  if (broken !== undefined && (last?.step ?? 0) < step) throw brokenLine(file, broken);
+  return { last, keep };
+}
+
+/** All lines of a file, as parseMetrics reads them; none when there is no file. */
 export function readMetrics(file: string): MetricsLine[] {
+  return parseMetrics(readPlain(file) ?? new Uint8Array(0), file);
+}
+
+/**
+ * All lines. The last one may be torn, as a killed process or a running one leaves it.
+ * @param file names the file in errors
+ * @throws EggError("corrupt") when any other line cannot be read, or its step does not come after the one before
+ */
+export function parseMetrics(bytes: Uint8Array, file: string): MetricsLine[] {
   const lines: MetricsLine[] = [];
   let broken: number | undefined;
-  for (const { line, number } of walk(readBytes(file) ?? Buffer.alloc(0))) {
+  for (const { line, number } of walk(bytes)) {
     if (broken !== undefined) throw brokenLine(file, broken);
     if (line === null) broken = number;
     else lines.push(line);
@@ -112,38 +154,45 @@ export function readMetrics(file: string): MetricsLine[] {
   return lines;
 }
 
-/** Each line with its number from 1 and the byte behind it; `line` is null where it is torn or not ours. */
-function* walk(bytes: Buffer): Generator<{ line: MetricsLine | null; number: number; end: number }> {
+/** Each line with its number from 1 and the byte behind it; `line` is null where it is not ours, `torn` where its end is missing. */
+function* walk(bytes: Uint8Array): Generator<{ line: MetricsLine | null; number: number; end: number; torn: boolean }> {
+  let step = 0;
   for (let start = 0, number = 1; start < bytes.length; number++) {
     const newline = bytes.indexOf(0x0a, start);
-    const end = newline < 0 ? bytes.length : newline + 1;
-    yield { line: newline < 0 ? null : parse(bytes.toString("utf8", start, newline)), number, end };
+    const torn = newline < 0;
+    const end = torn ? bytes.length : newline + 1;
+    let line = torn ? null : parseLine(bytes.subarray(start, newline));
+    if (line !== null && line.step <= step) line = null;
+    step = line?.step ?? step;
+    yield { line, number, end, torn };
     start = end;
   }
 }
 
-function parse(text: string): MetricsLine | null {
+/** A line without its newline, its numbers numbers: what was written as null because it was none comes back as NaN. Null for anything else. */
+export function parseLine(bytes: Uint8Array): MetricsLine | null {
+  if (bytes.length >= longestLine) return null;
+  let value: unknown;
   try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null && Number.isInteger((value as MetricsLine).step) ? (value as MetricsLine) : null;
+    value = JSON.parse(utf8.decode(bytes));
   } catch {
     return null;
   }
+  if (typeof value !== "object" || value === null) return null;
+  const line: Record<string, unknown> = {};
+  for (const key of keys) {
+    const found = Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined;
+    if (found === undefined ? !optional.has(key) : typeof found !== (texts.has(key) ? "string" : "number") && (found !== null || texts.has(key))) return null;
+    if (typeof found === "string" && !/^[0-9a-f]{64}$/.test(found)) return null;
+    if (found !== undefined) line[key] = found ?? NaN;
+  }
+  return Number.isSafeInteger(line["step"]) && (line["step"] as number) > 0 ? (line as unknown as MetricsLine) : null;
 }
 
 function brokenLine(file: string, number: number): EggError {
-  return new EggError("corrupt", `[metrics] ${file}: line ${number} is not a line of metrics (JSON with a whole number "step").`, {
+  return new EggError("corrupt", `[metrics] ${file}: line ${number} is not a line of metrics (JSON with all of its numbers, and a "step" above the last).`, {
     hint: `Delete or repair line ${number}, or move the file away: the checkpoints do not need it.`,
   });
-}
-
-function readBytes(file: string): Buffer | null {
-  try {
-    return fs.readFileSync(file);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return null;
-    throw ioError(error, "read", file);
-  }
 }
 
 function system<T>(action: string, file: string, call: () => T): T {

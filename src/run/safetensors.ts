@@ -15,8 +15,13 @@ export interface TensorPlace {
 
 const bytesPerElement = { I8: 1, U8: 1, I32: 4, F32: 4, I64: 8 } as const;
 
-/** What egg accepts in a file. The header limit is the reference library's; the others keep hostile files cheap. */
-export const safetensorsLimits = { headerBytes: 100_000_000, tensors: 65_536, nameBytes: 512, dimensions: 8 } as const;
+/**
+ * What egg accepts in a file. The header limit is the reference library's; the others keep hostile files cheap: `nameBytes` holds
+ * for every key, `metadataBytes` for all metadata together, counted as they stand in the header.
+ */
+export const safetensorsLimits = { headerBytes: 100_000_000, tensors: 65_536, nameBytes: 512, dimensions: 8, metadata: 1024, metadataBytes: 16_777_216 } as const;
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 const count = (value: number | bigint): string => value.toLocaleString("en-US");
 
@@ -96,12 +101,12 @@ export function parseHeader(header: Uint8Array, dataBytes: number, where: string
   if (header[0] !== 0x7b) throw corrupt(where, "the header does not begin with {");
   cursor.object("the header", (name) => {
     if (name === "__metadata__") {
-      cursor.object("__metadata__", (key) => void metadata.set(key, cursor.string(`metadata ${key}`)));
+      const begin = cursor.at;
+      cursor.object("__metadata__", (key) => {
+        if (metadata.size === safetensorsLimits.metadata) throw corrupt(where, `__metadata__: more than the ${count(metadata.size)} texts that are allowed`);
+        metadata.set(key, cursor.string(`metadata ${key}`, safetensorsLimits.metadataBytes - (cursor.at - begin)));
+      });
       return;
-    }
-    const nameBytes = Buffer.byteLength(name);
-    if (nameBytes > safetensorsLimits.nameBytes) {
-      throw corrupt(where, `tensor ${name.slice(0, 40)}…: its name has ${count(nameBytes)} bytes, ${safetensorsLimits.nameBytes} are allowed`);
     }
     if (places.length === safetensorsLimits.tensors) throw corrupt(where, `tensor ${name}: more than the ${count(places.length)} tensors that are allowed`);
     places.push(readPlace(cursor, name, where));
@@ -115,7 +120,7 @@ function readPlace(cursor: HeaderCursor, name: string, where: string): TensorPla
   const of = `tensor ${name}`;
   let dtype: string | undefined, shape: number[] | undefined, offsets: number[] | undefined;
   cursor.object(of, (key) => {
-    if (key === "dtype") dtype = cursor.string(`${of}, dtype`);
+    if (key === "dtype") dtype = cursor.string(`${of}, dtype`, safetensorsLimits.nameBytes);
     else if (key === "shape") shape = cursor.integers(`${of}, shape`, safetensorsLimits.dimensions);
     else if (key === "data_offsets") offsets = cursor.integers(`${of}, data_offsets`, 2);
     else throw corrupt(where, `${of}: unknown key ${JSON.stringify(key)}, allowed are dtype, shape, data_offsets`);
@@ -158,9 +163,8 @@ function checkCover(places: TensorPlace[], dataBytes: number, where: string): vo
 
 /** Walks the header's JSON. JSON.parse would keep the last of two equal keys, and let a file mean two things. */
 class HeaderCursor {
-  private at = 0;
-  private readonly utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
+  /** Bytes read. */
+  at = 0;
   constructor(private readonly bytes: Uint8Array, private readonly where: string) {}
 
   /** Reads `{"key":value,…}`; `readValue` reads each value. Equal keys are refused. */
@@ -169,7 +173,7 @@ class HeaderCursor {
     const seen = new Set<string>();
     if (this.accept(0x7d)) return;
     do {
-      const key = this.string(`a key of ${of}`);
+      const key = this.string(`a key of ${of}`, safetensorsLimits.nameBytes);
       if (seen.has(key)) throw corrupt(this.where, `${of}: the key ${JSON.stringify(key)} stands twice in the header`);
       seen.add(key);
       this.expect(0x3a, of);
@@ -190,28 +194,39 @@ class HeaderCursor {
     return values;
   }
 
-  string(of: string): string {
+  /** Reads a text of at most `most` bytes of UTF-8; nothing longer is ever copied. */
+  string(of: string, most: number): string {
     this.expect(0x22, of);
     const start = this.at - 1;
-    let escaped = false;
+    let escapes = 0;
     for (; ; this.at++) {
       const byte = this.bytes[this.at];
       if (byte === undefined || byte < 0x20) throw this.unexpected(of);
       if (byte === 0x22) break;
       if (byte === 0x5c) {
-        escaped = true;
+        escapes++;
         this.at++;
       }
     }
     const literal = this.bytes.subarray(start, ++this.at);
+    // An escape of up to six bytes stands for one byte or more.
+    const least = literal.length - 2 - 5 * escapes;
+    if (least > most) throw this.tooLong(of, start, least, most);
+    let value: string | undefined;
     try {
-      const text = this.utf8.decode(literal);
-      const value = escaped ? (JSON.parse(text) as string) : text.slice(1, -1);
-      if (value.isWellFormed()) return value;
+      const text = utf8.decode(literal);
+      value = escapes > 0 ? (JSON.parse(text) as string) : text.slice(1, -1);
     } catch {
       // a wrong escape, or not UTF-8: the same complaint as for half a surrogate pair
     }
-    throw corrupt(this.where, `${of}: text at byte ${count(8 + start)} of the file is not valid UTF-8 JSON`);
+    if (value?.isWellFormed() !== true) throw corrupt(this.where, `${of}: text at byte ${count(8 + start)} of the file is not valid UTF-8 JSON`);
+    const length = escapes > 0 ? Buffer.byteLength(value) : literal.length - 2;
+    if (length > most) throw this.tooLong(of, start, length, most);
+    return value;
+  }
+
+  private tooLong(of: string, start: number, bytes: number, most: number): EggError {
+    return corrupt(this.where, `${of}: the text at byte ${count(8 + start)} of the file has ${count(bytes)} bytes, ${count(Math.max(most, 0))} are allowed`);
   }
 
   /** After the outermost brace only the padding may follow. */

@@ -1,12 +1,13 @@
 // What a run comes to: the object in summary.json, the same that --json prints (DESIGN: summary).
-// Only the shape. src/run/folder.ts writes and reads it; src/report/summary.ts shows it to people.
+// Only the shape, and the check of it. src/run/folder.ts writes and reads the file; src/report/summary.ts shows it to people.
 // Next: src/run/loop.ts, which fills it in.
+import type { StoppedBy } from "./stop.ts";
 
 /** The outcome of a run. Losses are exact bits per byte with clean weights; null where never measured. */
 export interface Summary {
   /** The run's name with its id, which is also the name of its folder. */
   run: string;
-  /** "finished": every step that the config asks for. "interrupted": stopped before; it can be resumed. */
+  /** "finished": as long as the config asks for. "interrupted": stopped before; it can be resumed. */
   status: "finished" | "interrupted";
   /** Steps done, over all resumptions. */
   steps: number;
@@ -26,4 +27,38 @@ export interface Summary {
   peak_rss_bytes: number;
   backend: string;
   threads: number;
+  /** What ended a finished run: its steps, run.minutes, or run.patience; null where it is interrupted. Earlier versions did not write it. */
+  stopped_by?: StoppedBy | null;
+}
+
+/** What JSON may hold under each key. */
+const allowed: { readonly [K in keyof Required<Summary>]: readonly ("string" | "number" | "null" | "undefined")[] } = {
+  run: ["string"], status: ["string"], steps: ["number"], seconds: ["number"],
+  train_bits_per_byte: ["number", "null"], val_bits_per_byte: ["number", "null"], weights_sha256: ["string"],
+  parameters: ["number"], population: ["number"], member_tokens: ["number"], member_tokens_per_second: ["number"], data_tokens: ["number"],
+  peak_rss_bytes: ["number"], backend: ["string"], threads: ["number"], stopped_by: ["string", "null", "undefined"],
+};
+
+/** The largest summary.json that is read, in bytes; egg writes less than one thousand. */
+export const longestSummary = 65_536;
+
+/**
+ * The summary in the bytes of summary.json; null unless every key is there with a value of its kind, and all texts can be
+ * shown on a terminal. Unknown keys are kept.
+ */
+export function parseSummary(bytes: Uint8Array): Summary | null {
+  if (bytes.length > longestSummary) return null;
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    return null;
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return null;
+  for (const [key, kinds] of Object.entries(allowed)) {
+    const found: unknown = Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined;
+    if (!kinds.some((kind) => (kind === "null" ? found === null : typeof found === kind))) return null;
+    if (typeof found === "string" && /[\p{Cc}\p{Cs}]/u.test(found)) return null;
+  }
+  return value as Summary;
 }
