@@ -1,6 +1,6 @@
-// Checks that a range alone does not give: proofs, worked out for each config, that the integer kernels cannot overflow.
-// Not the kernels' own code; the magnitudes below are the contract that the kernels and their tests keep.
-// Read next: load.ts, which runs this table after all layers are merged.
+// Checks that a range alone does not give: proofs, worked out for each config, that the integer kernels cannot overflow, and knobs
+// that would do nothing beside each other. Not the kernels' own code; the magnitudes below are the contract that they keep.
+// Read next: load.ts, which runs this table after all layers are merged; schema.ts.
 
 import type { Config, KnobPath } from "./knobs.ts";
 
@@ -9,12 +9,18 @@ const int8 = 127;
 const noise = 31;
 const int32 = 2 ** 31 - 1;
 
+/** One row: it names the knob by which the rule is broken, and can say so in a config file's JSON schema where it can be broken there. */
 export interface Bound {
   /** The knob to which a message points. */
   path: KnobPath;
   /** What goes wrong, in the words of a problem line; undefined where all is well. Plain numbers, no rounding. */
   problem(config: Config): string | undefined;
+  /** What a file that breaks it has: values at paths. All of these together are wrong. Left out where no file within the ranges can. */
+  wrongTogether?: Readonly<Partial<Record<KnobPath, WrongValue>>>;
 }
+
+/** A value that is there, or (`missingOr`) also none, where the default is meant. */
+export type WrongValue = { is: number } | { atLeast: number } | { missingOr: string };
 
 export const bounds: readonly Bound[] = [
   {
@@ -28,6 +34,19 @@ export const bounds: readonly Bound[] = [
     path: "trainer.population",
     problem: ({ trainer: { population } }) =>
       overflow(`found ${population}`, `the votes for a weight reach ${population} / 2 x ${noise} x ${noise}`, (population / 2) * noise * noise),
+  },
+  {
+    path: "run.patience",
+    problem: ({ run: { patience, eval_every } }) => (patience > 0 && eval_every === 0 ? `found ${patience}, but run.eval_every is 0, so nothing is ever evaluated` : undefined),
+    wrongTogether: { "run.patience": { atLeast: 1 }, "run.eval_every": { is: 0 } },
+  },
+  {
+    path: "run.patience",
+    problem: ({ run: { patience, stop_metric }, data: { validation } }) =>
+      patience > 0 && validation === 0 && stop_metric === "val_bits_per_byte"
+        ? `found ${patience}, but data.validation is 0, so there is no held-out loss to wait for; run.stop_metric can be "train_bits_per_byte"`
+        : undefined,
+    wrongTogether: { "run.patience": { atLeast: 1 }, "data.validation": { is: 0 }, "run.stop_metric": { missingOr: "val_bits_per_byte" } },
   },
 ];
 

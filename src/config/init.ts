@@ -16,7 +16,13 @@ export function initText(preset: string): string {
     throw new EggError("usage", `preset: found ${JSON.stringify(preset)}, allowed ${alternatives(names)}${ask}`);
   }
   const config = presetConfig(preset);
-  const lines = ["// The config of a run of egg. Lines that you delete fall back to the preset.", "{"];
+  const lines = [
+    "// The config of a run of egg. Lines that you delete fall back to the preset.",
+    "{",
+    "  // For editors that complete and check: egg config schema > egg.schema.json, and this line without its slashes",
+    '  // "$schema": "./egg.schema.json",',
+    "",
+  ];
   let open = "";
   for (const knob of knobs) {
     const section = knob.path.includes(".") ? knob.path.slice(0, knob.path.indexOf(".")) : "";

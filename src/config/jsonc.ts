@@ -18,6 +18,7 @@ export type JsonNode =
 /** Largest config file, in bytes. */
 export const longestFile = 1_048_576;
 const deepest = 64;
+const mostValues = 10_000;
 
 const words: ReadonlyMap<string, boolean | null> = new Map([["true", true], ["false", false], ["null", null]]);
 const escapes: ReadonlyMap<string, string> = new Map([
@@ -28,7 +29,7 @@ const jsonNumber = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 /**
  * The tree of a JSONC file (UTF-8, a byte order mark allowed).
  * Throws EggError("usage") "name:line:column expected …, found …" on the first fault: wrong syntax, a key given twice, bad escapes and
- * numbers, control characters, more than 64 levels, more than 1 MiB, bytes that are not UTF-8.
+ * numbers, control characters, more than 64 levels, 10,000 values or 1 MiB, bytes that are not UTF-8.
  */
 export function parseJsonc(bytes: Uint8Array, name: string): JsonNode {
   if (bytes.length > longestFile) fail(name, { line: 1, column: 1 }, `expected at most ${longestFile} bytes, found more`);
@@ -62,6 +63,7 @@ function decode(bytes: Uint8Array, name: string): string {
 
 class Reader {
   private index = 0;
+  private values = 0;
   private line = 1;
   private lineStart = 0;
 
@@ -131,6 +133,7 @@ class Reader {
   private value(depth: number): JsonNode {
     const at = this.place();
     const char = this.text[this.index];
+    if (++this.values > mostValues) fail(this.name, at, `expected at most ${mostValues} values, found more`);
     if ((char === "{" || char === "[") && depth >= deepest) fail(this.name, at, `expected at most ${deepest} levels of nesting, found more`);
     if (char === "{") return this.object(at, depth);
     if (char === "[") return this.array(at, depth);

@@ -6,6 +6,7 @@
 export type Knob = { path: string; help: string; unit?: string } & (
   | { kind: "integer"; default: number; min: number; max: number; multipleOf?: number }
   | { kind: "number"; default: number; min: number; max: number }
+  | { kind: "boolean"; default: boolean }
   | { kind: "string"; default: string; form: "text" | "path" }
   | { kind: "choice"; default: string; choices: readonly string[] }
 );
@@ -30,6 +31,10 @@ export const knobs = [
   { path: "trainer.threshold", kind: "integer", min: 0, max: 2_147_483_647, default: 160, help: "votes that a weight needs before it moves by one" },
 
   { path: "run.steps", kind: "integer", min: 0, max: 1_000_000_000, default: 300, unit: "steps", help: "length of the run" },
+  { path: "run.minutes", kind: "number", min: 0, max: 1_000_000, default: 0, unit: "minutes", help: "training time after which the run ends; 0 = no limit" },
+  { path: "run.patience", kind: "integer", min: 0, max: 1_000_000_000, default: 0, unit: "evaluations", help: "end the run after so many evaluations without improvement; 0 = never" },
+  { path: "run.stop_metric", kind: "choice", choices: ["val_bits_per_byte", "train_bits_per_byte"], default: "val_bits_per_byte", help: "loss that has to improve: on held-out text, or of training since the last evaluation" },
+  { path: "run.min_delta", kind: "number", min: 0, max: 16, default: 0, unit: "bits per byte", help: "an improvement is more than this" },
   { path: "run.seed", kind: "integer", min: 0, max: 4_294_967_295, default: 42, help: "start of the random numbers of training and samples; initial weights are those of the preset" },
   { path: "run.eval_every", ...every, default: 10, help: "evaluate on held-out data every so often; 0 = never" },
   { path: "run.sample_every", ...every, default: 50, help: "write a sample of text every so often; 0 = never" },
@@ -37,6 +42,7 @@ export const knobs = [
   { path: "run.keep", kind: "integer", min: 2, max: 1_000_000, default: 3, unit: "files", help: "newest checkpoints kept; the best is kept besides" },
   { path: "run.out", kind: "string", form: "path", default: "runs", help: "folder in which run folders are made" },
   { path: "run.fingerprint_every", ...every, default: 0, help: "write the hash of the weights to the metrics every so often; 0 = never" },
+  { path: "run.tensorboard", kind: "boolean", default: false, help: "write an event file for TensorBoard besides the metrics" },
   { path: "run.prompt", kind: "string", form: "text", default: "The ", help: "text that samples continue" },
   { path: "run.sample_tokens", kind: "integer", min: 1, max: 1_000_000, default: 128, unit: "tokens", help: "length of a sample" },
 
@@ -45,7 +51,7 @@ export const knobs = [
 ] as const satisfies readonly Knob[];
 
 type Row = (typeof knobs)[number];
-type RowValue<R> = R extends { kind: "choice"; choices: readonly (infer C)[] } ? C : R extends { kind: "string" } ? string : number;
+type RowValue<R> = R extends { kind: "choice"; choices: readonly (infer C)[] } ? C : R extends { kind: "string" } ? string : R extends { kind: "boolean" } ? boolean : number;
 type SectionOf<P> = P extends `${infer S}.${string}` ? S : never;
 
 export type KnobPath = Row["path"];
@@ -106,6 +112,8 @@ export function allowed(knob: Knob): string {
       return `a number from ${knob.min} to ${knob.max}`;
     case "choice":
       return alternatives(knob.choices);
+    case "boolean":
+      return "true or false";
     case "string":
       return knob.form === "text" ? `a text of at most ${longest.text} characters` : `a path of 1 to ${longest.path} characters without NUL`;
   }
@@ -134,8 +142,10 @@ export function accepts(knob: Knob, value: unknown): boolean {
       return typeof value === "number" && inRange(knob, value);
     case "choice":
       return typeof value === "string" && knob.choices.includes(value);
+    case "boolean":
+      return typeof value === "boolean";
     case "string":
-      if (typeof value !== "string" || [...value].length > longest[knob.form]) return false;
+      if (typeof value !== "string" || value.length > 2 * longest[knob.form] || [...value].length > longest[knob.form]) return false;
       return knob.form === "text" || (value !== "" && !value.includes("\0"));
   }
 }

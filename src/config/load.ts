@@ -7,7 +7,7 @@ import { resolve } from "node:path";
 import { EggError } from "../errors.ts";
 import { bounds } from "./bounds.ts";
 import { longestFile, parseJsonc, type JsonNode, type Place } from "./jsonc.ts";
-import { accepts, found, knobAt, knobs, numberFromText, sections, setAt, valueAt, type Config, type KnobPath, type KnobValue } from "./knobs.ts";
+import { accepts, found, knobAt, knobs, numberFromText, sections, setAt, valueAt, type Config, type Knob, type KnobPath, type KnobValue } from "./knobs.ts";
 import { nearest } from "./nearest.ts";
 import { allowedFor, choicesOf, defaultPreset, isPreset, presetConfig, presets } from "./presets.ts";
 
@@ -29,17 +29,17 @@ interface Setting {
 }
 
 /**
- * The effective config of a command. `file` is a path to JSONC (none: no file layer); `sets` are texts "path=value", later ones win;
+ * The effective config of a command. `file` is a path to JSONC (none: no file layer), `bytes` its content where it is read already; `sets` are texts "path=value", later ones win;
  * the environment variable EGG_SET holds the like, parted by commas ("\," is a comma in a value).
  * Throws EggError("usage") with one line a problem: "egg.json:7:15 trainer.population: found 127, allowed an even number from 2 to 1048576".
  */
-export function loadConfig(options: { file?: string; sets?: readonly string[]; flags?: Flags } = {}): Loaded {
+export function loadConfig(options: { file?: string; bytes?: Uint8Array; sets?: readonly string[]; flags?: Flags } = {}): Loaded {
   const problems: string[] = [];
   const settings: Setting[] = [];
   let missing = false;
   if (options.file !== undefined) {
     try {
-      settings.push(...fileSettings(options.file, problems));
+      settings.push(...fileSettings(options.bytes ?? readFile(options.file), options.file, problems));
     } catch (error) {
       if (!(error instanceof EggError)) throw error;
       problems.push(error.message);
@@ -114,15 +114,21 @@ function textSetting(origin: string, text: string, problems: string[]): Setting[
   else if (knob === undefined) problems.push(`${label}: ${unknownKey(path)}`);
   else {
     const value = text.slice(cut + 1);
-    const numeric = knob.kind === "integer" || knob.kind === "number";
-    return [{ path: knob.path, value: numeric ? (numberFromText(value) ?? value) : value, source: label, label }];
+    return [{ path: knob.path, value: valueFromText(knob, value), source: label, label }];
   }
   return [];
 }
 
-function fileSettings(file: string, problems: string[]): Setting[] {
+/** What a text means to a knob; the text itself where it means nothing, for the message. */
+function valueFromText(knob: Knob, text: string): unknown {
+  if (knob.kind === "integer" || knob.kind === "number") return numberFromText(text) ?? text;
+  if (knob.kind === "boolean" && (text === "true" || text === "false")) return text === "true";
+  return text;
+}
+
+function fileSettings(bytes: Uint8Array, file: string, problems: string[]): Setting[] {
   const at = ({ line, column }: Place) => `${file}:${line}:${column}`;
-  const root = parseJsonc(readFile(file), file);
+  const root = parseJsonc(bytes, file);
   if (root.kind !== "object") throw new EggError("usage", `${at(root.at)} the config: found ${found(plain(root))}, allowed an object of sections`);
   const settings: Setting[] = [];
   const take = (path: string, key: Place, value: JsonNode) => {

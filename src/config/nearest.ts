@@ -9,10 +9,11 @@
  */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   const limit = Math.max(1, Math.min(3, Math.floor(word.length / 4)));
+  const lower = word.toLowerCase();
   let best: { name: string; edits: number; start: number } | undefined;
   for (const name of candidates) {
     if (Math.abs(name.length - word.length) > limit) continue;
-    const edits = distance(word.toLowerCase(), name.toLowerCase());
+    const edits = distance(lower, name.toLowerCase(), limit);
     if (edits > limit) continue;
     const start = commonStart(word, name);
     if (best === undefined || edits < best.edits || (edits === best.edits && start > best.start)) best = { name, edits, start };
@@ -26,18 +27,22 @@ function commonStart(a: string, b: string): number {
   return length;
 }
 
-/** Damerau-Levenshtein distance (optimal string alignment) in UTF-16 units. */
-function distance(a: string, b: string): number {
+/** Damerau-Levenshtein distance (optimal string alignment) in UTF-16 units; some number above `limit` where it is above. */
+function distance(a: string, b: string, limit: number): number {
   let before: number[] = [];
   let above = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
+    let least = i;
     for (let j = 1; j <= b.length; j++) {
       const same = a[i - 1] === b[j - 1];
       let edits = Math.min(above[j]! + 1, row[j - 1]! + 1, above[j - 1]! + (same ? 0 : 1));
       if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) edits = Math.min(edits, before[j - 2]! + 1);
       row.push(edits);
+      if (edits < least) least = edits;
     }
+    // From here it can only grow: a swap looks back two rows, and adds one to what the row before last had.
+    if (least > limit && Math.min(...above) >= limit) return limit + 1;
     before = above;
     above = row;
   }

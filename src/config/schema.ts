@@ -2,12 +2,13 @@
 // Not how egg itself checks a config (load.ts), though a test holds the two to the same verdicts.
 // Read next: init.ts.
 
+import { bounds, type WrongValue } from "./bounds.ts";
 import { knobs, longest, sections, type Knob } from "./knobs.ts";
 import { presets } from "./presets.ts";
 
 type JsonSchema = { [key: string]: unknown };
 
-/** A fresh JSON schema object (draft 2020-12). Ranges and types only: the overflow proofs of bounds.ts are not expressible. */
+/** A fresh JSON schema object (draft 2020-12): types, ranges, and which knobs do not go together. It takes what `egg config check` takes. */
 export function configSchema(): JsonSchema {
   const properties: Record<string, JsonSchema> = { $schema: { type: "string", description: "for editors; egg ignores it" } };
   for (const knob of knobs) if (!knob.path.includes(".")) properties[knob.path] = knobSchema(knob);
@@ -26,6 +27,19 @@ export function configSchema(): JsonSchema {
     type: "object",
     additionalProperties: false,
     properties,
+    allOf: bounds.flatMap(({ wrongTogether }) => (wrongTogether === undefined ? [] : [{ not: together(Object.entries(wrongTogether)) }])),
+  };
+}
+
+/** Fits a config that has all these values at once. Values of a wrong type fit too: their own rows refuse them. */
+function together(values: [string, WrongValue][]): JsonSchema {
+  return {
+    allOf: values.map(([path, value]) => {
+      const [section = "", name = ""] = path.split(".");
+      if ("missingOr" in value) return { properties: { [section]: { properties: { [name]: { const: value.missingOr } } } } };
+      const rule = "is" in value ? { const: value.is } : { minimum: value.atLeast };
+      return { required: [section], properties: { [section]: { required: [name], properties: { [name]: rule } } } };
+    }),
   };
 }
 
@@ -43,6 +57,8 @@ function typeSchema(knob: Knob): JsonSchema {
       return { type: "number", minimum: knob.min, maximum: knob.max };
     case "choice":
       return { type: "string", enum: [...knob.choices] };
+    case "boolean":
+      return { type: "boolean" };
     case "string":
       if (knob.form === "text") return { type: "string", maxLength: longest.text };
       return { type: "string", minLength: 1, maxLength: longest.path, pattern: "^[^\\u0000]*$" };
