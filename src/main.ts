@@ -1,18 +1,25 @@
 // The program's door: finds the command, runs it, prints what went wrong, and ends with the right exit code.
 // Nothing is computed here, and a command's code is loaded only when it runs. Read next: commands/train.ts.
 import type { CommandDef } from "citty";
-import { commandLine, helpText } from "./commands/arguments.ts";
+import { commandLine, helpText, type CommandTable } from "./commands/arguments.ts";
 import { program } from "./commands/program.ts";
 import { reportError, writeOut } from "./report/terminal.ts";
 
-type Run = (argv: string[]) => Promise<number>;
+/** Runs with the words behind the command; gets the table of commands too. */
+type Run = (argv: string[], commands: Commands) => Promise<number>;
+type Commands = Record<string, { help: string; load: () => Promise<{ run: Run } & CommandTable> }>;
 
-const commands: Record<string, { help: string; load: () => Promise<{ run: Run }> }> = {
+const commands: Commands = {
   train: { help: "train a model (the command when none is named)", load: () => import("./commands/train.ts") },
   generate: { help: "continue a text with a trained model", load: () => import("./commands/generate.ts") },
   eval: { help: "measure a trained model on text", load: () => import("./commands/eval.ts") },
   config: { help: "write, show or check a config", load: () => import("./commands/config.ts") },
+  runs: { help: "list, compare and plot runs", load: () => import("./commands/runs.ts") },
+  report: { help: "write a run as one HTML page", load: () => import("./commands/report.ts") },
+  watch: { help: "show runs in the browser, while they go and after", load: () => import("./commands/watch.ts") },
   bench: { help: "measure how fast this machine trains", load: () => import("./commands/bench.ts") },
+  verify: { help: "tell whether a checkpoint or a run is whole", load: () => import("./commands/verify.ts") },
+  completion: { help: "complete these words in bash, zsh or fish", load: () => import("./commands/completion.ts") },
   info: { help: "tell what this machine offers", load: () => import("./commands/info.ts") },
 };
 
@@ -28,7 +35,7 @@ async function main(argv: string[]): Promise<number> {
     writeOut(helpText("egg", root, Object.fromEntries(Object.entries(commands).map(([name, { help }]) => [name, help]))));
     return 0;
   }
-  return (await commands[command]!.load()).run(rest);
+  return (await commands[command]!.load()).run(rest, commands);
 }
 
 main(process.argv.slice(2)).then(

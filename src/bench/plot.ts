@@ -1,5 +1,6 @@
 // The ratios of a benchmark as a picture: one bar each, a tick for what is asked for, in a standalone SVG file that is
 // readable on light and dark pages. The same in text: tables.ts.
+import { escapeText } from "../report/svg.ts";
 import { machineText, percent, withBars } from "./tables.ts";
 import type { Report } from "./report.ts";
 
@@ -22,7 +23,7 @@ export function svg(report: Report): string {
     const y = top + i * row;
     const tick = floor === null ? "" : `<line class="tick" x1="${fixed(left + floor * width)}" y1="${y - 1}" x2="${fixed(left + floor * width)}" y2="${y + row - 5}"/>`;
     const name = `${id.replace(/\/all$/, "")}${threads === 1 ? "" : ` x${threads}`}`;
-    return `<g><title>${escape(label)}</title><text x="${left - 8}" y="${y + 11}" text-anchor="end">${escape(name)}</text>` +
+    return `<g><title>${escapeText(label)}</title><text x="${left - 8}" y="${y + 11}" text-anchor="end">${escapeText(name)}</text>` +
       `<rect class="${ok === false ? "below" : "bar"}" x="${left}" y="${y}" width="${fixed(Math.min(ratio!, 1) * width)}" height="${row - 6}" rx="2"/>${tick}` +
       `<text x="${left + width + 8}" y="${y + 11}">${percent(ratio)}</text></g>`;
   });
@@ -36,9 +37,9 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 text { fill: #e6edf3; } .small { fill: #9198a1; } .grid { stroke: #3d444d; } .tick { stroke: #e6edf3; } .bar { fill: #3f8fd6; } .below { fill: #d29922; }
 }
 </style>
-<text class="head" x="12" y="22">egg ${escape(report.egg)}: share of the measured peak (${escape(report.tier)})</text>
-<text class="small" x="12" y="40">${escape(parts!)}</text>
-<text class="small" x="12" y="56">${escape(`${system}; ${report.threads} ${report.threads === 1 ? "thread" : "threads"}; ${report.date}`)}</text>
+<text class="head" x="12" y="22">egg ${escapeText(report.egg)}: share of the measured peak (${escapeText(report.tier)})</text>
+<text class="small" x="12" y="40">${escapeText(parts!)}</text>
+<text class="small" x="12" y="56">${escapeText(`${system}; ${report.threads} ${report.threads === 1 ? "thread" : "threads"}; ${report.date}`)}</text>
 ${grid.join("\n")}
 ${bars.join("\n")}
 </svg>
@@ -47,8 +48,4 @@ ${bars.join("\n")}
 
 function fixed(value: number): string {
   return value.toFixed(1);
-}
-
-function escape(text: string): string {
-  return text.replace(/[&<>"]/g, (character) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[character]!);
 }

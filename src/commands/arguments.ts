@@ -16,6 +16,12 @@ export type StrictArg = TextArg | WordArg | (BooleanArgDef & { type: "boolean" }
 /** A citty table whose rows say more; an alias is one letter. Write `const args = { … } satisfies StrictArgs` and give it to defineCommand too. */
 export type StrictArgs = Record<string, StrictArg>;
 
+/** What a command's file exports besides `run`: its own table, or those of its subcommands. Completion reads it. */
+export interface CommandTable {
+  args?: StrictArgs;
+  commands?: Readonly<Record<string, { help: string; args: StrictArgs }>>;
+}
+
 type Present<A, V> = A extends { default: string } | { required: true } ? V : A extends { type: "positional" } ? (A extends { required: false } ? V | undefined : V) : V | undefined;
 type ValueOf<A> = A extends { type: "boolean" } ? boolean : Present<A, A extends { kind: string } ? number : string>;
 

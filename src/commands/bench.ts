@@ -42,7 +42,7 @@ const compareArgs = {
   json: { type: "boolean", description: "print one line of JSON" },
 } satisfies StrictArgs;
 
-const commands: Record<string, { help: string; args: StrictArgs; run: (argv: string[]) => Promise<void> | void }> = {
+export const commands: Record<string, { help: string; args: StrictArgs; run: (argv: string[]) => Promise<void> | void }> = {
   int8: { help: "the int8 kernels, from one matrix product to whole training steps, as shares of this CPU's peak (EGG_CPU=tier chooses other kernels)", args: int8Args, run: runInt8 },
   step: { help: "your own config for a few seconds: speed, where the time goes, memory", args: stepArgs, run: runStep },
   compare: { help: "two measurements side by side: how much faster the second is", args: compareArgs, run: runCompare },

@@ -21,7 +21,7 @@ const initArgs = {
   force: { type: "boolean", description: "write over an existing file" },
 } satisfies StrictArgs;
 
-const commands: Record<string, { help: string; args: StrictArgs; run: (argv: string[]) => void }> = {
+export const commands: Record<string, { help: string; args: StrictArgs; run: (argv: string[]) => void }> = {
   init: { help: "write a config file with every knob explained", args: initArgs, run: init },
   show: { help: "print the effective config", args: sources, run: (argv) => void writeOut(effectiveConfigText(load("config show", argv))) },
   check: { help: "check a config and say nothing more than whether it is good", args: sources, run: check },

@@ -7,11 +7,12 @@ import { textLoss } from "../models/evaluate.ts";
 import { formatLoss } from "../report/progress.ts";
 import { writeOut } from "../report/terminal.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
-import { openModel } from "./trained.ts";
+import { checkpointArg, openModel } from "./trained.ts";
 
-const args = {
+export const args = {
   run: { type: "positional", description: "run folder or checkpoint file", required: true },
   data: { type: "string", description: "text to measure on: a file, a folder or a built-in corpus; default: what the run held out", valueHint: "PATH" },
+  checkpoint: checkpointArg,
   json: { type: "boolean", description: "print one line of JSON" },
 } satisfies StrictArgs;
 
@@ -23,7 +24,7 @@ export async function run(argv: string[]): Promise<number> {
     return 0;
   }
   const { values } = parseArguments("eval", args, argv);
-  const { model, config, checkpoint } = openModel(values.run);
+  const { model, config, checkpoint } = openModel(values.run, values.checkpoint);
   const corpus = await openCorpus(values.data ?? config.data.path);
   const text = values.data === undefined ? splitCorpus(corpus, config.data.validation).heldOut : corpus;
   if (text === null) {

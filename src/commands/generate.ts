@@ -6,10 +6,11 @@ import { checkSampling } from "../models/sampling.ts";
 import { createTextStream } from "../report/text.ts";
 import { colorsFor, createTerminal, isTerminal, writeOut } from "../report/terminal.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
-import { openModel } from "./trained.ts";
+import { checkpointArg, openModel } from "./trained.ts";
 
-const args = {
+export const args = {
   run: { type: "positional", description: "run folder or checkpoint file", required: true },
+  checkpoint: checkpointArg,
   prompt: { type: "string", description: "text to continue", default: "", valueHint: "TEXT" },
   tokens: { type: "string", kind: "integer", min: 0, max: 100_000_000, default: "256", description: "tokens to write", valueHint: "N" },
   temperature: { type: "string", kind: "number", min: 0, max: 100, default: "1", description: "0 always takes the likeliest token", valueHint: "T" },
@@ -30,7 +31,7 @@ export async function run(argv: string[]): Promise<number> {
   const { values } = parseArguments("generate", args, argv);
   const options = { temperature: values.temperature, top_k: values["top-k"], top_p: values["top-p"], min_p: values["min-p"] };
   checkSampling(options);
-  const { model, tokenizer } = openModel(values.run);
+  const { model, tokenizer } = openModel(values.run, values.checkpoint);
   const prompt = new TextEncoder().encode(values.prompt);
   const rate = new Rate(prompt.length);
   const tokens = rate.watch(generate(model, Uint8Array.from(tokenizer.encode(prompt)), values.tokens, options, values.seed));

@@ -9,7 +9,7 @@ import { availableMemory } from "../run/memory.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { program } from "./program.ts";
 
-const args = { json: { type: "boolean", description: "print one line of JSON" } } satisfies StrictArgs;
+export const args = { json: { type: "boolean", description: "print one line of JSON" } } satisfies StrictArgs;
 const command = defineCommand({ meta: { description: "tell what this machine offers" }, args });
 
 export async function run(argv: string[]): Promise<number> {

@@ -2,31 +2,34 @@
 // No training here: src/run/loop.ts drives, src/learners/ learn. Read next: src/run/loop.ts.
 import path from "node:path";
 import { defineCommand } from "citty";
-import { canonicalConfig, effectiveConfigText, loadConfig } from "../config/load.ts";
+import type { Config } from "../config/knobs.ts";
+import { effectiveConfigText, loadConfig } from "../config/load.ts";
 import { openCorpus, splitCorpus, type Corpus } from "../data/corpus.ts";
 import { requireSequence } from "../data/streams.ts";
 import { EggrollInt8 } from "../learners/eggroll-int8.ts";
 import { chooseTier, openContext, tryLockFile } from "../native/machine.ts";
+import { dryRunJson, dryRunTable, type DryRun } from "../report/estimate.ts";
 import { createProgress, formatLoss, type Progress } from "../report/progress.ts";
 import { shellWord, summaryJson, summaryTable } from "../report/summary.ts";
 import { createTerminal, writeOut, type Terminal } from "../report/terminal.ts";
 import { plainSample, showSample } from "../report/text.ts";
-import { runFolder, runState } from "../run/folder.ts";
+import { estimateTime } from "../run/estimate.ts";
+import { newestCheckpoint, runFolder, runState } from "../run/folder.ts";
 import { runLoop, type RunListener } from "../run/loop.ts";
-import { admitPlan } from "../run/memory.ts";
+import { admitPlan, withLoading, type PeakPlan } from "../run/memory.ts";
 import { dieBySignal } from "../run/signals.ts";
 import type { Summary } from "../run/summary.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { program } from "./program.ts";
 
-const args = {
+export const args = {
   config: { type: "string", alias: "c", description: "config file (JSON, comments allowed); without it the default preset", valueHint: "FILE" },
   set: { type: "string", description: "set one knob, such as trainer.population=64", valueHint: "PATH=VALUE", repeated: true },
   out: { type: "string", description: "folder for run folders, instead of run.out", valueHint: "DIR" },
   name: { type: "string", description: "name of the run, instead of the preset's", valueHint: "NAME" },
   threads: { type: "string", kind: "integer", min: 1, max: 1024, description: "threads that compute, instead of device.threads", valueHint: "N" },
   force: { type: "boolean", description: "start over: delete what an earlier run of this config left" },
-  "dry-run": { type: "boolean", description: "say what would run, and stop" },
+  "dry-run": { type: "boolean", description: "say what would run, how much memory and time it would take, and write nothing" },
   json: { type: "boolean", description: "print the summary as one line of JSON on standard output" },
   quiet: { type: "boolean", alias: "q", description: "show warnings and errors only" },
 } satisfies StrictArgs;
@@ -50,6 +53,7 @@ export async function run(argv: string[]): Promise<number> {
     const folder = runFolder(config, values.name, corpus.fingerprint());
     const again = commandText({ "--config": values.config, "--set": repeated.set, "--out": values.out, "--name": values.name, "--threads": values.threads });
     const report = (summary: Summary, view: View | null): void => {
+      if (summary.stopped_by === "minutes" || summary.stopped_by === "patience") terminal.info(endText(summary, config));
       terminal.print(summaryTable(summary, {
         folder,
         firstTrainBitsPerByte: view?.firstTrain ?? null,
@@ -61,13 +65,18 @@ export async function run(argv: string[]): Promise<number> {
       if (values.json) writeOut(summaryJson(summary));
     };
 
+    const tell = (dryRun: DryRun): void => {
+      terminal.print(dryRunTable(dryRun, terminal.colors));
+      writeOut(values.json ? dryRunJson(dryRun) : effectiveConfigText(config));
+    };
+
     const { state, summary: known } = runState(folder);
-    if (values["dry-run"]) {
-      writeOut(values.json ? `${canonicalConfig(config)}\n` : effectiveConfigText(config));
-      terminal.info(`${folder}: ${state === "new" ? "a new run" : state === "finished" ? "finished, nothing to do" : "unfinished, would go on"}`);
+    const over = state === "finished" && !values.force;
+    if (values["dry-run"] && over) {
+      tell({ folder, state, config, estimate: null });
       return 0;
     }
-    if (state === "finished" && !values.force) {
+    if (over) {
       terminal.info(`${folder} is finished; --force starts it over`);
       report(known!, null);
       return 0;
@@ -77,13 +86,27 @@ export async function run(argv: string[]): Promise<number> {
     // What can be refused is refused before there is a folder.
     requireSequence(text.train, config.trainer.sequence);
     const tier = chooseTier();
+    const saved = values.force ? null : newestCheckpoint(folder);
+    const createLearner = (): { learner: EggrollInt8; plan: PeakPlan } => {
+      let plan: PeakPlan;
+      const learner = new EggrollInt8(config, text, openContext(config.device.threads, tier), (parts) => {
+        plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: corpus.entropyBitsPerByte !== null });
+      });
+      return { learner, plan: plan! };
+    };
+    if (values["dry-run"]) {
+      const { learner, plan } = createLearner();
+      const time = await estimateTime(learner, config, saved?.step ?? 0);
+      tell({ folder, state: values.force ? "new" : state, config, estimate: { plan, time, stepsDone: saved?.step ?? 0, memberTokensPerStep: learner.memberTokensPerStep } });
+      return 0;
+    }
     const view = new View(terminal, corpus, config.run.steps);
     const { summary, signal } = await runLoop({
       config,
       folder,
       force: values.force,
       program,
-      createLearner: () => new EggrollInt8(config, text, openContext(config.device.threads, tier), admitPlan),
+      createLearner: () => createLearner().learner,
       formatSample: plainSample,
       tryLock: tryLockFile,
       listener: view,
@@ -160,6 +183,13 @@ class View implements RunListener {
   end(): void {
     this.#progress?.finish();
   }
+}
+
+/** Why a run ended before its steps were done, and what to make of it. */
+function endText({ stopped_by, steps }: Summary, { run }: Config): string {
+  if (stopped_by === "minutes") return `stopped after step ${steps}: run.minutes (${run.minutes}) are over`;
+  const evaluations = `${run.patience} ${run.patience === 1 ? "evaluation" : "evaluations"}`;
+  return `stopped after step ${steps}: ${run.stop_metric} has not improved for ${evaluations}; --checkpoint best takes the weights with the lowest held-out loss`;
 }
 
 /** The command that was typed, for the person to type again. */

@@ -3,12 +3,19 @@
 import { EggError } from "../errors.ts";
 import { accepts, knobAt, valueAt, type Config, type KnobPath } from "../config/knobs.ts";
 import { tokenizers, type Tokenizer } from "../data/tokenizer.ts";
-import { writeWeights } from "../models/egg.ts";
+import { expectWeights, writeWeights } from "../models/egg.ts";
 import { NativeModel } from "../native/int8.ts";
 import { openContext } from "../native/machine.ts";
 import { createTerminal } from "../report/terminal.ts";
-import { loadCheckpoint, loadLatest, type LoadedCheckpoint } from "../run/checkpoint.ts";
+import { loadBest, loadCheckpoint, loadLatest, type LoadedCheckpoint } from "../run/checkpoint.ts";
 import { resolveRun } from "../run/folder.ts";
+import type { StrictArg } from "./arguments.ts";
+
+/** Which checkpoint of a run folder: the newest is the one that the run's summary tells of. */
+export const checkpointArg = {
+  type: "enum", options: ["newest", "best"], default: "newest",
+  description: "which checkpoint of a run folder: the newest, or the one with the lowest held-out loss",
+} as const satisfies StrictArg;
 
 export interface Trained {
   model: NativeModel;
@@ -18,15 +25,17 @@ export interface Trained {
 }
 
 /**
- * Opens the newest good checkpoint of a run folder, or one file; says which damaged ones it passed over.
+ * Opens the newest good checkpoint of a run folder, the best one, or one file; says which damaged ones it passed over.
  * @throws EggError where there is none, or where it holds no model of egg
  */
-export function openModel(run: string): Trained {
+export function openModel(run: string, which: string): Trained {
   const { kind, path } = resolveRun(run);
-  const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : newest(path);
+  const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : which === "best" ? best(path) : newest(path);
   const config = configOf(checkpoint);
   const tokenizer = tokenizers[config.data.tokenizer];
-  const model = new NativeModel(openContext(config.device.threads), { layers: config.model.layers, hidden: config.model.hidden, vocabulary: tokenizer.vocabulary });
+  const shape = { layers: config.model.layers, hidden: config.model.hidden, vocabulary: tokenizer.vocabulary };
+  expectWeights(shape, checkpoint.tensors);
+  const model = new NativeModel(openContext(config.device.threads), shape);
   writeWeights(model, checkpoint.tensors);
   return { model, tokenizer, config, checkpoint };
 }
@@ -34,7 +43,8 @@ export function openModel(run: string): Trained {
 /** What the commands need to know of the run; other knobs may have come or gone since it was written. */
 const needed: readonly KnobPath[] = ["model.type", "model.hidden", "model.layers", "data.path", "data.validation", "data.tokenizer", "device.threads"];
 
-function configOf({ path, config, program }: LoadedCheckpoint): Config {
+/** The config that a checkpoint holds. @throws EggError("corrupt") where this version cannot use it */
+export function configOf({ path, config, program }: LoadedCheckpoint): Config {
   try {
     const parsed = JSON.parse(config) as Config;
     if (needed.every((knob) => accepts(knobAt(knob)!, valueAt(parsed, knob)))) return parsed;
@@ -43,6 +53,14 @@ function configOf({ path, config, program }: LoadedCheckpoint): Config {
   }
   throw new EggError("corrupt", `[checkpoint] ${path}: its config is none that this version of egg can use; egg ${program} wrote it.`, {
     hint: "Use the version of egg that wrote it.",
+  });
+}
+
+function best(folder: string): LoadedCheckpoint {
+  const found = loadBest(folder);
+  if (found !== null) return found;
+  throw new EggError("usage", `[run] ${folder}: has no checkpoint whose held-out loss was measured.`, {
+    hint: "Leave out --checkpoint best. A run measures it every run.eval_every steps, where data.validation is above 0.",
   });
 }
 

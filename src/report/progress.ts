@@ -42,11 +42,6 @@ export interface ProgressState {
   etaSeconds: number | null;
 }
 
-interface Mark {
-  at: number; // clock, in seconds
-  seconds: number; // of the step that ended here
-}
-
 const frameSeconds = 0.1;
 const windowSeconds = 30; // rates and ETA look back this far,
 const windowSteps = { min: 4, max: 512 }; // but over no fewer and no more steps than these
@@ -66,7 +61,11 @@ export function createProgress(
   const { firstStep, steps, memberTokensPerStep, now } = options;
   const plainInterval = (steps - firstStep) / plainLines;
   const recent: number[] = [];
-  const marks: Mark[] = [];
+  // The latest steps, round and round: when each ended, and the seconds it took. No objects, which would be collected
+  // so late that the memory of a long run rises and falls.
+  const ends = new Float64Array(windowSteps.max);
+  const lengths = new Float64Array(windowSteps.max);
+  let [first, next] = [0, 0];
   const started = now();
   let step = firstStep;
   let fraction = 0;
@@ -97,19 +96,19 @@ export function createProgress(
 
   // Before the first step has ended, what the part of it says is all there is.
   const speed = (underWay: number) => {
-    const last = marks.at(-1);
-    if (last === undefined) {
+    const count = next - first;
+    if (count === 0) {
       const known = fraction > 0 && underWay > 0;
       const secondsPerStep = known ? underWay / fraction : null;
       return { secondsPerStep, memberTokensPerSecond: known ? (memberTokensPerStep * fraction) / underWay : null };
     }
-    const from = marks[0]!;
-    const training = marks.reduce((sum, mark) => sum + mark.seconds, 0);
+    let training = 0;
+    for (let i = first; i < next; i++) training += lengths[i % lengths.length]!;
     // Wall time per step counts evaluations and checkpoints in, as the person waits for them too.
-    const wall = last.at - (from.at - from.seconds);
+    const wall = ends[(next - 1) % ends.length]! - (ends[first % ends.length]! - lengths[first % lengths.length]!);
     return {
-      secondsPerStep: Math.max(wall, training) / marks.length,
-      memberTokensPerSecond: training > 0 ? (memberTokensPerStep * marks.length) / training : null,
+      secondsPerStep: Math.max(wall, training) / count,
+      memberTokensPerSecond: training > 0 ? (memberTokensPerStep * count) / training : null,
     };
   };
 
@@ -149,8 +148,10 @@ export function createProgress(
       trainBitsPerByte = report.trainBitsPerByte;
       if (isFigure(trainBitsPerByte)) recent.push(trainBitsPerByte);
       if (recent.length > recentLosses) recent.splice(0, recentLosses / 2);
-      marks.push({ at, seconds: report.seconds });
-      while (marks.length > windowSteps.max || (marks.length > windowSteps.min && at - marks[0]!.at > windowSeconds)) marks.shift();
+      ends[next % ends.length] = at;
+      lengths[next % lengths.length] = report.seconds;
+      next++;
+      while (next - first > windowSteps.max || (next - first > windowSteps.min && at - ends[first % ends.length]! > windowSeconds)) first++;
       show(step === steps);
     },
     within(part) {

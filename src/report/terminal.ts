@@ -173,8 +173,8 @@ function indentLines(text: string): string {
   return text.trimEnd().replaceAll("\n", `\n${indent}`);
 }
 
-// A message may quote a file's name or content: no control sequence of theirs may reach the terminal.
-function visible(text: string): string {
+/** A text with its control characters as escapes. A message may quote a file's name or content: no sequence of theirs may reach the terminal. */
+export function visible(text: string): string {
   return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
