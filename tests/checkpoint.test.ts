@@ -1,15 +1,16 @@
-// Checkpoints against what happens to them: flipped bits, cut files, a full disk, kill -9, foreign files.
-// Real files and real processes throughout. The container's own rules are in safetensors.test.ts.
+// Checkpoints against what happens to them: flipped bits, cut files, a full disk, foreign files.
+// Real files throughout. The container's own rules are in safetensors.test.ts; kill -9 and failing disks under the program: kill.test.ts, faults.test.ts.
 import { afterAll, expect, test } from "bun:test";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { EggError } from "../src/errors.ts";
-import { type Checkpoint, loadCheckpoint, loadLatest, saveCheckpoint, weightsSha256 } from "../src/run/checkpoint.ts";
+import { type Checkpoint, finishSave, loadCheckpoint, loadLatest, saveCheckpoint, weightsSha256 } from "../src/run/checkpoint.ts";
 import { appendLine, removeLeftovers, writeDurably } from "../src/run/files.ts";
 import { openMetrics, readMetrics } from "../src/run/metrics.ts";
 import type { TensorEntry } from "../src/models/tensors.ts";
 import { encodeSafetensors } from "../src/run/safetensors.ts";
+import { canMount, fill, makeRoom, onSmallDisk, remount } from "./disk.ts";
 import { failure } from "./failure.ts";
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), "egg-checkpoint-"));
@@ -134,6 +135,28 @@ test("retention keeps the newest, the last two, and the best", () => {
   expect(steps()).toEqual([7, 8]);
 });
 
+test("what a save had still to do when its process died is done on resume: latest.json, and the deletion of old ones", () => {
+  const run = fresh();
+  const losses: [number, number | null][] = [[1, 1], [2, 3], [3, 2], [4, null]];
+  for (const [step, loss] of losses) saveCheckpoint(run, checkpoint(step, loss), 9);
+  const whole = { latest: fs.readFileSync(path.join(run, "latest.json"), "utf8"), files: saved(run) };
+  // Killed before latest.json: it names the one before, or is not there at all.
+  for (const before of [whole.latest.replaceAll("4", "3"), null, "", "[]", "null"]) {
+    if (before === null) fs.rmSync(path.join(run, "latest.json"));
+    else fs.writeFileSync(path.join(run, "latest.json"), before);
+    finishSave(run, loadLatest(run)!.checkpoint, 9);
+    expect(fs.readFileSync(path.join(run, "latest.json"), "utf8")).toBe(whole.latest);
+  }
+  // Nothing to do: the file is left alone.
+  const { mtimeMs, ino } = fs.statSync(path.join(run, "latest.json"));
+  finishSave(run, loadLatest(run)!.checkpoint, 9);
+  expect(fs.statSync(path.join(run, "latest.json"))).toMatchObject({ mtimeMs, ino });
+  expect(saved(run)).toEqual(whole.files);
+  // Killed before the deletion: the best and the last two stay.
+  finishSave(run, loadLatest(run)!.checkpoint, 2);
+  expect(saved(run)).toEqual([1, 3, 4].map(nameOf));
+});
+
 test("damaged later files do not push out the one just saved", () => {
   const run = fresh();
   for (const step of [100, 200, 300, 400]) saveCheckpoint(run, checkpoint(step), 4);
@@ -165,37 +188,12 @@ test("a tensor or metadata hash that is not the content's is told with both", ()
   expect(failure(() => loadCheckpoint(file)).message).toMatch(/should be a{64}, but the content gives [0-9a-f]{64}/);
 });
 
-// A full disk needs a small one of its own.
-const canMount = process.platform === "linux" && process.getuid?.() === 0 && (() => {
-  const probe = fs.mkdtempSync(path.join(root, "mount-"));
-  if (Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", probe], { stderr: "ignore" }).exitCode !== 0) return false;
-  Bun.spawnSync(["umount", probe]);
-  return true;
-})();
-if (!canMount) console.error("skipped: full-disk tests need root and mount on Linux");
-
-async function onSmallDisk(size: string, use: (folder: string) => void): Promise<void> {
-  const folder = fs.mkdtempSync(path.join(root, "disk-"));
-  expect(Bun.spawnSync(["mount", "-t", "tmpfs", "-o", `size=${size}`, "tmpfs", folder]).exitCode).toBe(0);
-  try {
-    use(folder);
-  } finally {
-    Bun.spawnSync(["umount", "-l", folder]);
-  }
-}
-
-/** Leaves exactly `pages` pages of 4 KiB free. */
-function fill(disk: string, pages: number): void {
-  const { bavail, bsize } = fs.statfsSync(disk);
-  fs.appendFileSync(path.join(disk, "filler"), Buffer.alloc(bavail * bsize - pages * 4096));
-}
-
 test.skipIf(!canMount)("full disk: a checkpoint that does not fit leaves the one before, and tells both numbers", async () => {
-  await onSmallDisk("256k", (disk) => {
+  await onSmallDisk("size=256k", (disk) => {
     saveCheckpoint(disk, checkpoint(100, null, 30_000), 3);
     const before = { files: saved(disk), latest: latest(disk) };
     for (const pages of [0, 1, 3, 7]) { // nothing written, the header only, in the middle, nearly all
-      fs.rmSync(path.join(disk, "filler"), { force: true });
+      makeRoom(disk);
       fill(disk, pages);
       const error = failure(() => saveCheckpoint(disk, checkpoint(200, null, 30_000), 3));
       expect([error.kind, error.exitCode]).toEqual(["resources", 4]);
@@ -204,14 +202,14 @@ test.skipIf(!canMount)("full disk: a checkpoint that does not fit leaves the one
       expect(latest(disk)).toEqual(before.latest);
       expect(loadLatest(disk)!.checkpoint.step).toBe(100);
     }
-    fs.rmSync(path.join(disk, "filler"));
+    makeRoom(disk);
     saveCheckpoint(disk, checkpoint(200, null, 30_000), 3);
     expect(loadLatest(disk)!.checkpoint.step).toBe(200);
   });
 });
 
 test.skipIf(!canMount)("full disk: latest.json that does not fit leaves the one before, and both checkpoints", async () => {
-  await onSmallDisk("256k", (disk) => {
+  await onSmallDisk("size=256k", (disk) => {
     saveCheckpoint(disk, checkpoint(100), 3);
     const before = latest(disk);
     fill(disk, 1); // the checkpoint fits, what follows does not
@@ -224,7 +222,7 @@ test.skipIf(!canMount)("full disk: latest.json that does not fit leaves the one 
 });
 
 test.skipIf(!canMount)("full disk: metrics end with a whole line, and go on when there is room", async () => {
-  await onSmallDisk("64k", (disk) => {
+  await onSmallDisk("size=64k", (disk) => {
     const file = path.join(disk, "metrics.jsonl");
     const metrics = openMetrics(file);
     const line = (step: number) => ({ step, seconds: 1, train_bits_per_byte: 2, member_tokens_per_second: 3, data_tokens: 4, fitness_plus: 5, fitness_minus: 6, updated_fraction: 0 });
@@ -245,7 +243,7 @@ test.skipIf(!canMount)("full disk: metrics end with a whole line, and go on when
     expect(text.length).toBeGreaterThan(4096 - 200); // the last page was full but for a part of a line
     expect(text.endsWith("}\n")).toBe(true);
     expect(readMetrics(file).length).toBe(step - 2);
-    fs.rmSync(path.join(disk, "filler"));
+    makeRoom(disk);
     metrics.append(line(step));
     metrics.close();
     expect(readMetrics(file).at(-1)!.step).toBe(step);
@@ -253,9 +251,9 @@ test.skipIf(!canMount)("full disk: metrics end with a whole line, and go on when
 });
 
 test.skipIf(!canMount)("a read-only disk is named as that", async () => {
-  await onSmallDisk("64k", (disk) => {
+  await onSmallDisk("size=64k", (disk) => {
     saveCheckpoint(disk, checkpoint(1), 3);
-    expect(Bun.spawnSync(["mount", "-o", "remount,ro", disk]).exitCode).toBe(0);
+    remount(disk, "ro");
     const error = failure(() => saveCheckpoint(disk, checkpoint(2), 3));
     expect([error.kind, error.message]).toEqual(["resources", expect.stringContaining("the file system is read-only (EROFS)")]);
     expect(loadLatest(disk)!.checkpoint.step).toBe(1);
@@ -276,38 +274,3 @@ test("only our own leftovers are cleared", () => {
   removeLeftovers(folder);
   expect(fs.readdirSync(folder).sort()).toEqual(others.sort());
 });
-
-test("100 times kill -9 while saving: always a whole checkpoint, never older than the last one reported", async () => {
-  const run = fresh();
-  const program = path.join(root, "saver.ts");
-  fs.writeFileSync(program, `
-    import fs from "node:fs";
-    import { loadLatest, saveCheckpoint } from ${JSON.stringify(path.join(import.meta.dir, "../src/run/checkpoint.ts"))};
-    const run = process.argv[2]!;
-    for (let step = (loadLatest(run)?.checkpoint.step ?? 0) + 1; ; step++) {
-      const data = new Uint8Array(500_000).fill(step);
-      saveCheckpoint(run, { step, tensors: new Map([["w", { dtype: "I8", shape: [data.length], data }]]), config: "{}", tokenizer: "bytes", dataCursor: "", program: "0", valBitsPerByte: null }, 2);
-      fs.writeSync(1, step + "\\n");
-    }`);
-  let leftovers = 0;
-  let reported = 0;
-  for (let trial = 0; trial < 100; trial++) {
-    const child = Bun.spawn([process.execPath, program, run], { stdout: "pipe", stderr: "inherit" });
-    const reader = child.stdout.getReader();
-    let text = new TextDecoder().decode((await reader.read()).value);
-    await Bun.sleep(Math.random() * 15);
-    child.kill("SIGKILL");
-    for (let part = await reader.read(); !part.done; part = await reader.read()) text += new TextDecoder().decode(part.value);
-    await child.exited;
-    expect(child.signalCode).toBe("SIGKILL");
-    reported = Number(text.trimEnd().split("\n").at(-1));
-    const found = loadLatest(run)!;
-    expect(found.passedOver).toEqual([]);
-    expect(found.checkpoint.step).toBeGreaterThanOrEqual(reported);
-    expect(found.checkpoint.tensors.get("w")!.data.every((byte) => byte === (found.checkpoint.step & 255))).toBe(true);
-    leftovers += saved(run).filter((name) => name.endsWith(".tmp")).length;
-    removeLeftovers(path.join(run, "checkpoints"));
-  }
-  expect(reported).toBeGreaterThanOrEqual(100);
-  expect(leftovers).toBeGreaterThan(0); // some kills did hit the writing itself
-}, 180_000);

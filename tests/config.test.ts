@@ -6,15 +6,17 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
+import { Ajv2020 } from "ajv/dist/2020.js";
 import { bounds } from "../src/config/bounds.ts";
 import { initText, knobsHelp } from "../src/config/init.ts";
 import { parseJsonc, type JsonNode } from "../src/config/jsonc.ts";
-import { defaultConfig, knobs, sections, setAt, valueAt, type Config, type Knob } from "../src/config/knobs.ts";
+import { defaultConfig, knobs, sections, setAt, valueAt, type Config, type Knob, type KnobPath } from "../src/config/knobs.ts";
 import { canonicalConfig, effectiveConfigText, loadConfig } from "../src/config/load.ts";
 import { nearest } from "../src/config/nearest.ts";
-import { defaultPreset, presetConfig, presets } from "../src/config/presets.ts";
+import { choicesOf, defaultPreset, presetConfig, presets } from "../src/config/presets.ts";
 import { configSchema } from "../src/config/schema.ts";
 import { EggError } from "../src/errors.ts";
+import { seededRandom } from "../src/models/sampling.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "egg-config-"));
 const file = join(folder, "egg.json");
@@ -46,8 +48,9 @@ interface Contract {
   model: { type: "egg"; hidden: number; layers: number };
   trainer: { type: "eggroll-int8"; population: number; sequence: number; sigma_shift: number; threshold: number };
   run: {
-    steps: number; seed: number; eval_every: number; sample_every: number; checkpoint_every: number; keep: number;
-    out: string; fingerprint_every: number; prompt: string; sample_tokens: number;
+    steps: number; minutes: number; patience: number; stop_metric: "val_bits_per_byte" | "train_bits_per_byte"; min_delta: number;
+    seed: number; eval_every: number; sample_every: number; checkpoint_every: number; keep: number;
+    out: string; fingerprint_every: number; tensorboard: boolean; prompt: string; sample_tokens: number;
   };
   device: { backend: "auto" | "cpu"; threads: number };
 }
@@ -65,8 +68,8 @@ describe("the table of knobs", () => {
       model: { type: "egg", hidden: 128, layers: 4 },
       trainer: { type: "eggroll-int8", population: 128, sequence: 256, sigma_shift: 4, threshold: 160 },
       run: {
-        steps: 300, seed: 42, eval_every: 10, sample_every: 50, checkpoint_every: 100, keep: 3, out: "runs",
-        fingerprint_every: 0, prompt: "The ", sample_tokens: 128,
+        steps: 300, minutes: 0, patience: 0, stop_metric: "val_bits_per_byte", min_delta: 0, seed: 42, eval_every: 10, sample_every: 50, checkpoint_every: 100, keep: 3, out: "runs",
+        fingerprint_every: 0, tensorboard: false, prompt: "The ", sample_tokens: 128,
       },
       device: { backend: "auto", threads: 0 },
     });
@@ -362,6 +365,12 @@ describe("the file", () => {
     expect(first).toContain(message);
   });
 
+  test("takes 10,000 values and not one more", () => {
+    const many = (values: number) => new TextEncoder().encode(`[${"0,".repeat(values - 1)}]`);
+    expect(parseJsonc(many(10_000), "x").kind).toBe("array");
+    expect(problems(() => parseJsonc(many(10_001), "x"))).toEqual(["x:1:20000 expected at most 10000 values, found more"]);
+  });
+
   test("nests 64 levels and not 65", () => {
     const deep = (levels: number) => new TextEncoder().encode("[".repeat(levels) + "]".repeat(levels));
     expect(parseJsonc(deep(64), "x").kind).toBe("array");
@@ -411,7 +420,7 @@ describe("overflow proofs", () => {
   test("hold at the widest of every range", () => {
     const widest = defaultConfig();
     for (const knob of knobs as readonly Knob[]) if (knob.kind === "integer") setAt(widest, knob.path as (typeof knobs)[number]["path"], knob.max);
-    expect(bounds.map((bound) => bound.problem(widest))).toEqual([undefined, undefined]);
+    expect(bounds.map((bound) => bound.problem(widest))).toEqual(bounds.map(() => undefined));
   });
 
   test("fail beyond 32 bits, with the numbers", () => {
@@ -420,7 +429,11 @@ describe("overflow proofs", () => {
     expect(4 * 4384 * 127 * 31 * 31).toBeLessThan(2 ** 31);
     expect(hidden(4384)).toBeUndefined();
     expect(hidden(4400)).toBe("found 4400, but the widest product reaches 4 x 4400 x 127 x 31 x 31 = 2148027200, more than the 2147483647 that 32 bits hold");
-    expect(votes!.problem({ ...defaultConfig(), trainer: { ...defaultConfig().trainer, population: 2 ** 23 } })).toContain("= 4030726144, more than");
+    const population = (value: number) => votes!.problem({ ...defaultConfig(), trainer: { ...defaultConfig().trainer, population: value } });
+    expect((4_469_268 / 2) * 31 * 31).toBeLessThan(2 ** 31);
+    expect(population(4_469_268)).toBeUndefined();
+    expect(population(4_469_270)).toContain("= 2147484235, more than");
+    expect(population(2 ** 23)).toContain("= 4030726144, more than");
     expect(fileProblems('{"model": {"hidden": 8192}}')).toEqual([
       "egg.json:1:22 model.hidden: found 8192, allowed a multiple of 16 from 16 to 4096",
       "egg.json:1:22 model.hidden: found 8192, but the widest product reaches 4 x 8192 x 127 x 31 x 31 = 3999236096, more than the 2147483647 that 32 bits hold",
@@ -430,38 +443,8 @@ describe("overflow proofs", () => {
 });
 
 describe("schema, init and saved texts", () => {
-  /** The few words of JSON schema that configSchema uses; an unknown word fails the test. */
-  function valid(schema: any, value: any): boolean {
-    return Object.entries<any>(schema).every(([word, rule]) => {
-      switch (word) {
-        case "$schema": case "title": case "description": case "default":
-          return true;
-        case "type":
-          if (rule === "object") return typeof value === "object" && value !== null && !Array.isArray(value);
-          return rule === "integer" ? Number.isInteger(value) : typeof value === rule;
-        case "enum":
-          return rule.includes(value);
-        case "minimum":
-          return !(value < rule);
-        case "maximum":
-          return !(value > rule);
-        case "multipleOf":
-          return typeof value !== "number" || value % rule === 0;
-        case "minLength":
-          return typeof value !== "string" || [...value].length >= rule;
-        case "maxLength":
-          return typeof value !== "string" || [...value].length <= rule;
-        case "pattern":
-          return typeof value !== "string" || new RegExp(rule, "u").test(value);
-        case "additionalProperties":
-          return rule === false && Object.keys(value ?? {}).every((key) => Object.hasOwn(schema.properties, key));
-        case "properties":
-          return Object.entries(value ?? {}).every(([key, part]) => !Object.hasOwn(rule, key) || valid(rule[key], part));
-        default:
-          throw new Error(`schema word ${word}`);
-      }
-    });
-  }
+  // Strict: a word that the validator does not know, or that cannot apply, is an error.
+  const valid = new Ajv2020({ strict: true, strictRequired: false, strictTypes: false }).compile(configSchema());
   const loads = (config: unknown) => {
     try {
       loadConfig({ file: write(JSON.stringify(config)) });
@@ -473,7 +456,6 @@ describe("schema, init and saved texts", () => {
   };
 
   test("the schema and the loader give the same verdict on good and bad values of every knob", () => {
-    const schema = configSchema();
     const common = [null, true, [], {}, "", "x", "128", "bytes", "egg", "egg.c", "eggroll-int8", "auto", "cpu", "a\0b", "😀".repeat(4096), "😀".repeat(4097), "x".repeat(65_536), "x".repeat(65_537), 0, 1, 2, 3, 8, 16, 17, 0.5, 1.5, -1, 1e300];
     let good = 0;
     let bad = 0;
@@ -483,15 +465,57 @@ describe("schema, init and saved texts", () => {
         const config = {};
         setAt(config, knob.path as (typeof knobs)[number]["path"], value);
         const verdict = loads(config);
-        if (valid(schema, config) !== verdict) throw new Error(`${knob.path}: ${JSON.stringify(value)?.slice(0, 80)}: the loader says ${verdict}, the schema not`);
+        if (valid(config) !== verdict) throw new Error(`${knob.path}: ${JSON.stringify(value)?.slice(0, 80)}: the loader says ${verdict}, the schema not`);
         verdict ? good++ : bad++;
       }
     }
     for (const config of [{ $schema: "x" }, { $schema: 1 }, {}, [], { run: [] }, { run: { name: "x" } }, { rum: {} }, defaultConfig()]) {
-      expect([config, valid(schema, config)]).toEqual([config, loads(config)]);
+      expect([config, valid(config)]).toEqual([config, loads(config)]);
     }
     expect(good).toBeGreaterThan(100);
     expect(bad).toBeGreaterThan(400);
+  });
+
+  test("the schema and the loader give the same verdict on random configs, good ones and ones with a few faults", () => {
+    const random = seededRandom(20261120);
+    const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!;
+    const between = (min: number, max: number): number => min + Math.floor(random() * (max - min + 1));
+    const good = (knob: Knob): unknown => {
+      const choices = choicesOf(knob);
+      if (choices !== undefined) return pick(choices);
+      if (knob.kind === "boolean") return random() < 0.5;
+      if (knob.kind === "string") return pick(["x", "é😀", "a/b.txt", " ", ...(knob.form === "text" ? ["", "a\0b"] : [])]);
+      if (knob.kind === "number") return pick([knob.min, knob.max, knob.min + random() * (knob.max - knob.min)]);
+      if (knob.kind !== "integer") throw new Error(knob.kind);
+      const step = knob.multipleOf ?? 1;
+      return pick([knob.min, knob.max, step * between(Math.ceil(knob.min / step), Math.floor(knob.max / step))]);
+    };
+    const bad = [null, true, "", "x", 0, -1, 0.3, 3, 1e300, [], {}, "a\0b", 2 ** 53];
+    const verdicts = { good: 0, bad: 0, together: 0 };
+    for (let round = 0; round < 4000; round++) {
+      const config: any = random() < 0.2 ? { $schema: pick(["./egg.schema.json", "", 7]) } : {};
+      // These rule each other: they shall often stand beside each other.
+      const often = ["run.patience", "run.eval_every", "run.stop_metric", "data.validation"];
+      for (const knob of knobs as readonly (Knob & { path: KnobPath })[]) {
+        if (random() < (often.includes(knob.path) ? 0.6 : 0.15)) setAt(config, knob.path, random() < 0.01 ? pick(bad) : good(knob));
+      }
+      if (random() < 0.02) config[pick(["rum", "run.seed", "__proto_", ...sections])] = pick(bad);
+      if (random() < 0.02) (config.run ??= {})["stepz"] = 1;
+      const verdict = loads(config);
+      if (valid(config) !== verdict) throw new Error(`the loader says ${verdict}, the schema not: ${JSON.stringify(config).slice(0, 500)}`);
+      verdict ? verdicts.good++ : verdicts.bad++;
+      if (!verdict && problems(() => loadConfig({ file: write(JSON.stringify(config)) })).every((line) => / run\.patience: found \d+, but /.test(line))) verdicts.together++;
+    }
+    expect(verdicts.good).toBeGreaterThan(500);
+    expect(verdicts.bad).toBeGreaterThan(500);
+    expect(verdicts.together).toBeGreaterThan(100);
+  });
+
+  test("knobs that would do nothing beside each other are refused with both names", () => {
+    expect(fileProblems('{"run": {"patience": 3, "eval_every": 0}}')).toEqual(["egg.json:1:22 run.patience: found 3, but run.eval_every is 0, so nothing is ever evaluated"]);
+    expect(fileProblems('{"run": {"patience": 3}, "data": {"validation": 0}}')[0]).toStartWith("egg.json:1:22 run.patience: found 3, but data.validation is 0");
+    expect(loadConfig({ file: write('{"run": {"patience": 3, "stop_metric": "train_bits_per_byte"}, "data": {"validation": 0}}') }).config.run.patience).toBe(3);
+    expect(problems(() => loadConfig({ sets: ["run.eval_every=0", "run.patience=1"] }))).toEqual(["--set run.patience=1: found 1, but run.eval_every is 0, so nothing is ever evaluated"]);
   });
 
   test("the schema has description and default of every knob, and closed objects", () => {
@@ -529,7 +553,7 @@ describe("schema, init and saved texts", () => {
     expect(canonicalConfig(backwards)).toBe(canonicalConfig(config));
     expect(canonicalConfig(defaultConfig())).toBe(
       '{"data":{"path":"builtin:fables","tokenizer":"bytes","validation":0.1},"device":{"backend":"auto","threads":0},"model":{"hidden":128,"layers":4,"type":"egg"},' +
-        '"preset":"egg.c","run":{"checkpoint_every":100,"eval_every":10,"fingerprint_every":0,"keep":3,"out":"runs","prompt":"The ","sample_every":50,"sample_tokens":128,"seed":42,"steps":300},' +
+        '"preset":"egg.c","run":{"checkpoint_every":100,"eval_every":10,"fingerprint_every":0,"keep":3,"min_delta":0,"minutes":0,"out":"runs","patience":0,"prompt":"The ","sample_every":50,"sample_tokens":128,"seed":42,"steps":300,"stop_metric":"val_bits_per_byte","tensorboard":false},' +
         '"trainer":{"population":128,"sequence":256,"sigma_shift":4,"threshold":160,"type":"eggroll-int8"}}',
     );
     for (const knob of knobs as readonly (Knob & { path: (typeof knobs)[number]["path"] })[]) {

@@ -20,7 +20,7 @@ const config: Config = {
   data: { path: "text.txt", tokenizer: "bytes", validation: 0.1 },
   model: { type: "egg", hidden: 64, layers: 2 },
   trainer: { type: "eggroll-int8", population: 32, sequence: 16, sigma_shift: 4, threshold: 160 },
-  run: { steps: 10, seed: 1, eval_every: 5, sample_every: 0, checkpoint_every: 5, keep: 3, out: "runs", fingerprint_every: 0, prompt: "The ", sample_tokens: 8 },
+  run: { steps: 10, minutes: 0, patience: 0, stop_metric: "val_bits_per_byte", min_delta: 0, seed: 1, eval_every: 5, sample_every: 0, checkpoint_every: 5, keep: 3, out: "runs", fingerprint_every: 0, tensorboard: false, prompt: "The ", sample_tokens: 8 },
   device: { backend: "auto", threads: 0 },
 };
 const program = { version: "0.1.0", commit: null };
@@ -34,7 +34,7 @@ test("an id is 12 base32 characters that only what decides the result changes", 
   expect(id).toMatch(/^[a-z2-7]{12}$/);
   expect(runId(structuredClone(config), "data")).toBe(id);
   expect(runId(config, "other data")).not.toBe(id);
-  const excluded = new Set(["data.path", "run.out", "run.keep", "run.checkpoint_every", "device.backend", "device.threads"]);
+  const excluded = new Set(["data.path", "run.out", "run.keep", "run.checkpoint_every", "run.tensorboard", "device.backend", "device.threads"]);
   const ids = new Set([id]);
   let knobs = 0;
   for (const [section, values] of Object.entries(config)) {

@@ -83,6 +83,31 @@ test("reading: a broken line that is not the last is an error with its number", 
   }
 });
 
+test("reading: each number a number, null as none, keys all there, steps that rise, lines of ours", () => {
+  const file = path.join(root, "foreign.jsonl");
+  const read = (second: string): MetricsLine[] => {
+    fs.writeFileSync(file, `${metricsText(line(1))}\n${second}\n${metricsText(line(3))}\n`);
+    return readMetrics(file);
+  };
+  const two = JSON.parse(metricsText(line(2)));
+  expect(read(JSON.stringify({ ...two, unknown: [1], val_bits_per_byte: null }))[1]).toEqual({ ...two, val_bits_per_byte: NaN });
+  for (const broken of [{ seconds: "3" }, { train_bits_per_byte: undefined }, { step: 1 }, { step: 0 }, { step: "2" }, { weights_sha256: "\u001b[2J" }, { weights_sha256: null }, { unknown: "x".repeat(4096) }]) {
+    expect(failure(() => read(JSON.stringify({ ...two, ...broken }))).message).toContain("line 2 ");
+  }
+});
+
+test("resume: broken lines where the checkpoint's steps should be are an error, and nothing is cut", () => {
+  const file = written(3);
+  const whole = fs.readFileSync(file, "utf8");
+  for (const text of ["these are\nmy notes\n", `${whole}{}\n`]) {
+    fs.writeFileSync(file, text);
+    expect(failure(() => truncateAfter(file, 4)).kind).toBe("corrupt");
+    expect(fs.readFileSync(file, "utf8")).toBe(text);
+  }
+  expect(truncateAfter(file, 3)!.step).toBe(3); // behind the checkpoint's step it does not matter
+  expect(fs.readFileSync(file, "utf8")).toBe(whole);
+});
+
 test("resume cuts back to the checkpoint's step, and the file goes on from there as if nothing had happened", () => {
   const file = written(10);
   const whole = fs.readFileSync(file, "utf8");

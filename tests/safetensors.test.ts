@@ -163,13 +163,34 @@ const rules: [string, string | Uint8Array, number, string | null][] = [
   ["wrong escape", `{"\\x":${tensor("I8", "[1]", 0, 1)}}`, 1, "is not valid UTF-8 JSON"],
   ["line break in a string", `{"a\n":${tensor("I8", "[1]", 0, 1)}}`, 1, "unexpected byte 0x0a"],
   ["name of 512 bytes", `{"${"é".repeat(256)}":${tensor("I8", "[1]", 0, 1)}}`, 1, null],
-  ["name of 513 bytes", `{"${"é".repeat(256)}a":${tensor("I8", "[1]", 0, 1)}}`, 1, "its name has 513 bytes, 512 are allowed"],
+  ["name of 513 bytes", `{"${"é".repeat(256)}a":${tensor("I8", "[1]", 0, 1)}}`, 1, "a key of the header: the text at byte 9 of the file has 513 bytes, 512 are allowed"],
+  ["name of 512 bytes, all escaped", `{"${"\\u0061".repeat(512)}":${tensor("I8", "[1]", 0, 1)}}`, 1, null],
+  ["name of 513 bytes, all escaped", `{"${"\\u0061".repeat(513)}":${tensor("I8", "[1]", 0, 1)}}`, 1, "has 513 bytes, 512 are allowed"],
+  ["type of a megabyte", `{"a":${tensor("I".repeat(1_000_000), "[1]", 0, 1)}}`, 1, "tensor a, dtype: the text at byte 22 of the file has 1,000,000 bytes, 512 are allowed"],
+  ["field of a megabyte", `{"a":{"${"x".repeat(1_000_000)}":1}}`, 1, "a key of tensor a: the text at byte 14 of the file has 1,000,000 bytes"],
+  ["metadata key of 512 bytes", `{"a":${tensor("I8", "[1]", 0, 1)},"__metadata__":{"${"k".repeat(512)}":""}}`, 1, null],
+  ["metadata key of 513 bytes", `{"__metadata__":{"${"k".repeat(513)}":""}}`, 0, "a key of __metadata__: the text at byte 25 of the file has 513 bytes"],
 ];
 
 test.each(rules)("header rule: %s", (_rule, header, dataBytes, message) => {
   const bytes = fileOf(header, dataBytes);
   if (message === null) expect(decodeSafetensors(bytes, "ok").tensors.size).toBeGreaterThan(0);
   else expect(failure(bytes)).toContain(message);
+});
+
+test("1,024 metadata texts are read, one more is not", () => {
+  const texts = (n: number): string => `{"__metadata__":{${Array.from({ length: n }, (_, i) => `"${i}":""`).join(",")}}}`;
+  expect(Object.keys(decodeSafetensors(fileOf(texts(safetensorsLimits.metadata), 0), "many").metadata).length).toBe(1024);
+  expect(failure(fileOf(texts(safetensorsLimits.metadata + 1), 0))).toContain("__metadata__: more than the 1,024 texts that are allowed");
+});
+
+test("16 MiB of metadata are read, one byte more is not, in one text or in two", () => {
+  const most = safetensorsLimits.metadataBytes;
+  const texts = (...lengths: number[]): Uint8Array => fileOf(`{"__metadata__":{${lengths.map((length, i) => `"${i}":"${"x".repeat(length)}"`).join(",")}}}`, 0);
+  const used = `{"0":"`.length - 1;
+  expect(decodeSafetensors(texts(most - used), "large").metadata["0"]!.length).toBe(most - used);
+  expect(failure(texts(most - used + 1))).toContain("16,777,212 bytes, 16,777,211 are allowed");
+  expect(failure(texts(most / 2, most / 2))).toContain("metadata 1: the text at byte 8,388,644 of the file has 8,388,608 bytes, 8,388,596 are allowed");
 });
 
 test("65,536 tensors are read, one more is not", () => {

@@ -110,7 +110,7 @@ describe("a finished run", () => {
     expect(summary).toEqual({
       run: basename(folder), status: "finished", steps: 22, train_bits_per_byte: lines[21].train_bits_per_byte, val_bits_per_byte: lines[21].val_bits_per_byte,
       weights_sha256: lines[21].weights_sha256, parameters: 2 * 256 * 16 + 16 + 2 * (12 * 256 + 64), population: 64, member_tokens: 22 * 64 * 8,
-      data_tokens: 22 * 32 * 8, threads: 2,
+      data_tokens: 22 * 32 * 8, threads: 2, stopped_by: "steps",
     });
     expect(peak_rss_bytes).toBeGreaterThan(10_000_000);
     expect(backend).toStartWith("cpu ");
