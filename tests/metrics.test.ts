@@ -52,6 +52,20 @@ test("a line takes at most 300 bytes, in a long run and in an ordinary one with 
   expect(metricsText(ordinary).length + 1).toBeLessThanOrEqual(300);
 });
 
+test("at most 300 bytes a step: at the ends of all ranges without the hash, and on the mean of a long run that writes it at every step", () => {
+  const most: MetricsLine = {
+    step: 1_000_000_000, seconds: 999_999_999.994, train_bits_per_byte: 15.9876543, member_tokens_per_second: 999_999_999_999.4, data_tokens: Number.MAX_SAFE_INTEGER,
+    fitness_plus: 524_288, fitness_minus: 524_288, updated_fraction: 0.123456, val_bits_per_byte: 15.9876543, loss_integer: 15.9876543,
+  };
+  expect(metricsText(most).length + 1).toBeLessThanOrEqual(300);
+  expect(metricsText({ ...most, weights_sha256: "f".repeat(64) }).length + 1).toBeLessThanOrEqual(360); // a line of its own may be longer
+  const lines = Array.from({ length: 10 }, (_, i): MetricsLine => ({
+    step: 100_000 + i, seconds: 86_400.12 + i, train_bits_per_byte: 3.9876543, member_tokens_per_second: 12_345_678, data_tokens: 3_276_800_000, fitness_plus: 124, fitness_minus: 128,
+    updated_fraction: 0.123456, weights_sha256: "f".repeat(64), ...(i === 0 ? { val_bits_per_byte: 3.9876543 } : {}), ...(i === 1 ? { loss_integer: 3.9876543 } : {}),
+  }));
+  expect(lines.reduce((sum, each) => sum + metricsText(each).length + 1, 0) / lines.length).toBeLessThanOrEqual(300);
+});
+
 test("what is not a number is null, never broken JSON", () => {
   expect(JSON.parse(metricsText({ ...line(1), train_bits_per_byte: NaN, val_bits_per_byte: Infinity }))).toMatchObject({ train_bits_per_byte: null, val_bits_per_byte: null });
 });

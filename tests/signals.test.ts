@@ -38,6 +38,12 @@ function stepsSaved(cwd: string): number | null {
   return step;
 }
 
+/** Whether the run in a folder has metrics; its folders are made one after the other. */
+function hasBegun(cwd: string): boolean {
+  const runs = join(cwd, "runs");
+  return existsSync(runs) && readdirSync(runs).some((name) => existsSync(join(runs, name, "metrics.jsonl")));
+}
+
 // Where most of the time goes into one thing each, so that the signals come in the midst of it.
 const kinds: { name: string; config: Record<string, string | number>; moments_ms: number; words?: string }[] = [
   { name: "the start and short steps", config: { ...tiny, "run.steps": 1_000_000, "run.fingerprint_every": 0, "run.eval_every": 0, "run.sample_every": 0 }, moments_ms: 150 },
@@ -103,7 +109,7 @@ test("what a signal cut short at the last step is made up for: a finished run ha
 test("--json prints the summary of what is done so far", async () => {
   const cwd = freshFolder("signals");
   const process = start(["-q", "--json", ...sets(kinds[0]!.config)], { cwd });
-  await until("steps", () => existsSync(join(cwd, "runs")) && existsSync(join(onlyRun(join(cwd, "runs")), "metrics.jsonl")) && readLines(onlyRun(join(cwd, "runs"))).length > 0);
+  await until("steps", () => hasBegun(cwd) && readLines(onlyRun(join(cwd, "runs"))).length > 0);
   const { out, err } = await stop(process, "SIGINT");
   expect(err).toBe("");
   expect(out).toBe(readFileSync(join(onlyRun(join(cwd, "runs")), "summary.json"), "utf8"));
@@ -132,7 +138,7 @@ test("a shell's loop of runs stops too", async () => {
   const cwd = freshFolder("signals");
   const loop = `for seed in 1 2 3; do "$0" -q ${sets(kinds[0]!.config).join(" ")} --set run.seed=$seed; echo "after $seed"; done`;
   const shell = Bun.spawn(["bash", "-c", loop, egg], { cwd, env: environment(cwd), detached: true, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
-  await until("the first run", () => existsSync(join(cwd, "runs")) && existsSync(join(onlyRun(join(cwd, "runs")), "metrics.jsonl")));
+  await until("the first run", () => hasBegun(cwd));
   process.kill(-shell.pid, "SIGINT");
   expect(await new Response(shell.stdout).text()).toBe("");
   await shell.exited;

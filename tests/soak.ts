@@ -89,14 +89,14 @@ async function cases(count: number): Promise<object> {
   return { seed, ...figures };
 }
 
-/** Bare steps, and steps with evaluations, samples and checkpoints among them; as many again before, to warm up. */
+/** Bare steps, and steps with evaluations, samples and checkpoints among them; three times as many before, until the runtime has compiled all that it will. */
 async function flatness(steps: number): Promise<object> {
   const { folder, command, done } = workplace();
   const often = Math.max(1, Math.floor(steps / 200));
   const places = ["bare", "busy"].map((name) => join(folder, name));
   for (const place of places) fs.mkdirSync(place);
-  const bare = await measureFlatness({ steps: 2 * steps, warmUp: 0.5, folder: places[0]!, command });
-  const busy = await measureFlatness({ steps: 2 * steps, warmUp: 0.5, folder: places[1]!, command, more: { "run.eval_every": often, "run.sample_every": often, "run.checkpoint_every": often } });
+  const bare = await measureFlatness({ steps: 4 * steps, warmUp: 0.75, folder: places[0]!, command });
+  const busy = await measureFlatness({ steps: 4 * steps, warmUp: 0.75, folder: places[1]!, command, more: { "run.eval_every": often, "run.sample_every": often, "run.checkpoint_every": often } });
   done();
   if (bare.risePercent > 1) throw new Error(`memory rises by more than 1 percent over bare steps: ${JSON.stringify(bare)}`);
   for (const { handles } of [bare, busy]) if (new Set(handles).size > 1) throw new Error(`open files: ${handles.join(", ")}`);

@@ -318,6 +318,21 @@ test("two processes on one run: the second is told who has it, and harms nothing
   expect(readLines(onlyRun(join(cwd, "runs"))).map(({ step }) => step)).toEqual(Array.from({ length: summary.steps }, (_, i) => i + 1));
 });
 
+describe("--json is exactly one line of JSON on standard output", () => {
+  const cwd = freshFolder("train");
+  run(["-q", ...sets(tiny)], { cwd });
+  const folder = onlyRun(join(cwd, "runs"));
+  test.each([
+    ["train", ["--quiet", ...sets(tiny)]], ["train", ["--dry-run", "--quiet", ...sets(tiny)]], ["train", ["--dry-run", "--quiet", "--force", ...sets(tiny)]], ["eval", [folder]],
+    ["eval", [folder, "--checkpoint", "best"]], ["verify", [folder]], ["info", []], ["runs list", ["runs"]], ["runs compare", [folder, folder]],
+  ])("egg %s %p", (command, args) => {
+    const { code, out, err } = run([...command.split(" "), "--json", ...args], { cwd });
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out).toMatch(/^[^\n]+\n$/);
+    expect(typeof JSON.parse(out)).toBe("object");
+  });
+});
+
 describe("where the output goes", () => {
   const shell = (script: string, cwd: string) => {
     const child = Bun.spawnSync(["bash", "-c", script, egg], { cwd, env: environment(cwd), stdin: "ignore" });

@@ -54,14 +54,17 @@ export async function run(argv: string[]): Promise<number> {
     const again = commandText({ "--config": values.config, "--set": repeated.set, "--out": values.out, "--name": values.name, "--threads": values.threads });
     const report = (summary: Summary, view: View | null): void => {
       if (summary.stopped_by === "minutes" || summary.stopped_by === "patience") terminal.info(endText(summary, config));
-      terminal.print(summaryTable(summary, {
-        folder,
-        firstTrainBitsPerByte: view?.firstTrain ?? null,
-        firstHeldOutBitsPerByte: view?.firstHeldOut ?? null,
-        entropyBitsPerByte: corpus.entropyBitsPerByte,
-        resumeCommand: summary.status === "interrupted" ? again : null,
-        colors: terminal.colors,
-      }));
+      // The entropy of a built-in text takes longer to work out than all else that a finished run does.
+      if (!terminal.quiet) {
+        terminal.print(summaryTable(summary, {
+          folder,
+          firstTrainBitsPerByte: view?.firstTrain ?? null,
+          firstHeldOutBitsPerByte: view?.firstHeldOut ?? null,
+          entropyBitsPerByte: corpus.entropyBitsPerByte,
+          resumeCommand: summary.status === "interrupted" ? again : null,
+          colors: terminal.colors,
+        }));
+      }
       if (values.json) writeOut(summaryJson(summary));
     };
 
@@ -90,7 +93,7 @@ export async function run(argv: string[]): Promise<number> {
     const createLearner = (): { learner: EggrollInt8; plan: PeakPlan } => {
       let plan: PeakPlan;
       const learner = new EggrollInt8(config, text, openContext(config.device.threads, tier), (parts) => {
-        plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: corpus.entropyBitsPerByte !== null });
+        plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: config.data.path.startsWith("builtin:") });
       });
       return { learner, plan: plan! };
     };
@@ -143,6 +146,7 @@ class View implements RunListener {
 
   started: RunListener["started"] = (learner, resumed) => {
     this.#fromStart = resumed === null;
+    if (this.#terminal.quiet) return;
     const floor = this.#corpus.entropyBitsPerByte;
     this.#terminal.info(
       `${this.#corpus.name}: ${this.#corpus.bytes.toLocaleString("en")} bytes${floor === null ? "" : `, entropy ${formatLoss(floor)} bits/byte`}; ` +

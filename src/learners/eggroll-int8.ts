@@ -18,7 +18,7 @@ const referenceEvery = 10;
 /** States that are saved at once, in bytes: a checkpoint must not take as much memory again as the run. */
 const statePiece = 8 << 20;
 /** What filling the streams leaves behind between two collections of garbage, in bytes; measured at 2,048 to 524,288 pairs. */
-const garbageOf = (pairs: number): number => Math.min(1024 * pairs, 7 << 20) + 110 * pairs;
+const garbageOf = (pairs: number): number => Math.min(1200 * pairs, 6 << 20) + 110 * pairs;
 /** Held-out text that an evaluation during training reads at most. */
 const evaluationBytes = 65_536;
 /** Sampling runs on the thread that hears signals: it stands aside this often. */

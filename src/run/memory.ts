@@ -27,12 +27,12 @@ export interface Growth {
 
 /**
  * How much more the program itself takes from the plan to the end of a run: pages of the executable that come into use, compiled
- * code, and garbage between two collections, of which there may be more where more is held. A curve through measured runs of a tiny
- * model, 5 to 30,000 steps, with texts from 64 KiB to 64 MiB (`tests/soak.ts memory` holds it against larger models).
+ * code, and garbage between two collections, of which there may be more where more is held. A curve through measured runs of small
+ * models, 5 to 30,000 steps, with texts from 64 KiB to 64 MiB; `bun tests/soak.ts memory 1` holds it against many shapes.
  */
 function growthOf(resident: number, { steps, warm }: Growth): number {
-  const start = (warm ? 2.5 : 7.2) * MiB;
-  const garbage = Math.min(14.5, 6.3 * Math.log10(Math.max(1, steps / 60))) * MiB;
+  const start = (warm ? 0.8 : 7.2) * MiB;
+  const garbage = Math.min(11, 4.5 * Math.log10(Math.max(1, steps / 60))) * MiB;
   const held = Math.min(1, Math.max(0, (resident - 48 * MiB) / (64 * MiB)));
   return start + garbage * (1 + held);
 }
