@@ -7,6 +7,7 @@ const ops = @import("int8/ops.zig");
 const os = @import("os.zig");
 const Model = @import("int8/model.zig").Model;
 const Pool = @import("pool.zig").Pool;
+const Rule = @import("int8/rule.zig").Rule;
 
 const pair_lanes = layout.pair_lanes;
 
@@ -122,7 +123,7 @@ pub const Bench = struct {
         const gpa = std.heap.page_allocator;
         const shape = bench.shape;
         const model = try gpa.create(Model);
-        model.init(.{ .layers = shape.layers, .hidden = shape.hidden, .vocabulary = 256 }, bench.kernels.bias) catch |err| {
+        model.init(.{ .rule = .egg_c, .layers = shape.layers, .hidden = shape.hidden, .vocabulary = 256 }, bench.kernels.bias) catch |err| {
             gpa.destroy(model);
             return err;
         };
@@ -292,6 +293,8 @@ pub const Bench = struct {
             .cols = shape.cols,
             .groups = shape.groups,
             .shift = if (shape.cols > 1024) 9 else 8,
+            .root = 1,
+            .noise_max = Rule.egg_c.noiseMax(),
             .perturb_shift = perturb_shift,
             .perturbed = 1,
             .a = @ptrCast(memory + panel.a),
@@ -300,6 +303,8 @@ pub const Bench = struct {
             .scratch = @alignCast(lane.memory.ptr + shape.panels * panel.bytes),
             .ahead = lane.memory.ptr,
             .ahead_bytes = 0,
+            .soon = lane.memory.ptr,
+            .soon_bytes = 0,
         });
         return @as(u64, shape.rows) * shape.cols * shape.groups * layout.group_lanes;
     }
@@ -332,7 +337,8 @@ pub const Bench = struct {
             .rows = block.rows,
             .cols = matrix.cols,
             .groups = bench.shape.groups,
-            .threshold = threshold,
+            .signs = 0,
+            .bounds = .{ .above = threshold, .below = -threshold, .zero_falls = 0 },
             .first = 1,
             .last = 1,
             .changed = 0,

@@ -1,5 +1,7 @@
 // The few instructions of the AVX2 tier that have no portable spelling. It has no dot product of bytes that cannot
 // saturate, so bytes are widened to 16 bits, once a matrix product. Not a kernel: vector.zig builds those.
+const simd = @import("lanes.zig");
+
 const V16 = @Vector(16, i32);
 const V8 = @Vector(8, i32);
 const V64 = @Vector(64, u8);
@@ -44,24 +46,28 @@ inline fn madd(a: V8, b: V8) V8 {
     );
 }
 
-/// Four rows of sums to [lane][4] bytes, saturated to [-128, 127].
-pub inline fn pack4(r0: V16, r1: V16, r2: V16, r3: V16) V64 {
-    const first: V8 = @bitCast(pack8(low(r0), low(r1), low(r2), low(r3)));
-    const second: V8 = @bitCast(pack8(high(r0), high(r1), high(r2), high(r3)));
+/// Four rows of sums, divided where there is a root, to [lane][4] bytes, saturated to [-128, 127].
+pub inline fn pack4(rows: [4]V16, by: ?simd.Root) V64 {
+    const first: V8 = @bitCast(pack8(low(rows[0]), low(rows[1]), low(rows[2]), low(rows[3]), by));
+    const second: V8 = @bitCast(pack8(high(rows[0]), high(rows[1]), high(rows[2]), high(rows[3]), by));
     return @bitCast(both(first, second));
 }
 
-inline fn pack8(r0: V8, r1: V8, r2: V8, r3: V8) V32 {
+inline fn pack8(r0: V8, r1: V8, r2: V8, r3: V8, by: ?simd.Root) V32 {
     const bytes = asm ("vpacksswb %[b], %[a], %[out]"
         : [out] "=x" (-> V32),
-        : [a] "x" (pack16(r0, r1)),
-          [b] "x" (pack16(r2, r3)),
+        : [a] "x" (divided(pack16(r0, r1), by)),
+          [b] "x" (divided(pack16(r2, r3), by)),
     );
     return asm ("vpshufb %[order], %[bytes], %[out]"
         : [out] "=x" (-> V32),
         : [bytes] "x" (bytes),
           [order] "x" (transpose4),
     );
+}
+
+inline fn divided(v: V32, by: ?simd.Root) V32 {
+    return if (by) |root| @bitCast(root.divide16(16, @bitCast(v), mulHigh16)) else v;
 }
 
 inline fn pack16(a: V8, b: V8) V32 {

@@ -1,5 +1,7 @@
 // The few instructions of the AVX-512 VNNI tier that have no portable spelling. Not a kernel: vector.zig builds those.
 // Read next: vector.zig, which uses them; dot_avxvnni.zig, the same on 256 bits.
+const simd = @import("lanes.zig");
+
 const V16 = @Vector(16, i32);
 const V64 = @Vector(64, u8);
 
@@ -37,10 +39,10 @@ pub inline fn dot16(acc: V16, a: V16, b: V16) V16 {
     );
 }
 
-/// Four rows of sums to [lane][4] bytes, saturated to [-128, 127].
-pub inline fn pack4(r0: V16, r1: V16, r2: V16, r3: V16) V64 {
-    const low = pack32(r0, r1);
-    const high = pack32(r2, r3);
+/// Four rows of sums, divided where there is a root, to [lane][4] bytes, saturated to [-128, 127].
+pub inline fn pack4(rows: [4]V16, by: ?simd.Root) V64 {
+    const low = divided(pack32(rows[0], rows[1]), by);
+    const high = divided(pack32(rows[2], rows[3]), by);
     const bytes = asm ("vpacksswb %[b], %[a], %[out]"
         : [out] "=v" (-> V64),
         : [a] "v" (low),
@@ -52,6 +54,10 @@ pub inline fn pack4(r0: V16, r1: V16, r2: V16, r3: V16) V64 {
         : [bytes] "v" (bytes),
           [order] "v" (transpose4),
     );
+}
+
+inline fn divided(v: V64, by: ?simd.Root) V64 {
+    return if (by) |root| @bitCast(root.divide16(32, @bitCast(v), mulHigh)) else v;
 }
 
 const transpose4: V64 = blk: {
@@ -82,6 +88,15 @@ pub inline fn mulHigh(a: @Vector(32, u16), b: @Vector(32, u16)) @Vector(32, u16)
 pub inline fn lookup16(table: V16, index: V16) V16 {
     return asm ("vpermd %[table], %[index], %[out]"
         : [out] "=v" (-> V16),
+        : [table] "v" (table),
+          [index] "v" (index),
+    );
+}
+
+/// table[index[lane] mod 32], in 16-bit lanes.
+pub inline fn lookupHalves(table: @Vector(32, u16), index: @Vector(32, u16)) @Vector(32, u16) {
+    return asm ("vpermw %[table], %[index], %[out]"
+        : [out] "=v" (-> @Vector(32, u16)),
         : [table] "v" (table),
           [index] "v" (index),
     );

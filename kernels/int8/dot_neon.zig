@@ -1,5 +1,7 @@
 // The few instructions of the ARM baseline tier that have no portable spelling. Four registers of 4 lanes make one
 // vector of 16. Not a kernel: vector.zig builds those.
+const simd = @import("lanes.zig");
+
 const V16 = @Vector(16, i32);
 const V4 = @Vector(4, i32);
 const V64 = @Vector(64, u8);
@@ -51,10 +53,12 @@ pub inline fn dot16(_: V16, _: V16, _: V16) V16 {
     comptime unreachable;
 }
 
-/// Four rows of sums to [lane][4] bytes, saturated to [-127, 127].
-pub inline fn pack4(r0: V16, r1: V16, r2: V16, r3: V16) V64 {
+/// Four rows of sums, divided where there is a root, to [lane][4] bytes, saturated to [-127, 127].
+pub inline fn pack4(rows: [4]V16, by: ?simd.Root) V64 {
     const byte: V16 = @splat(0xff);
-    return @bitCast((clip(r0) & byte) | (clip(r1) & byte) << @splat(8) | (clip(r2) & byte) << @splat(16) | clip(r3) << @splat(24));
+    var word: V16 = @splat(0);
+    inline for (rows, 0..) |row, i| word |= (clip(if (by) |root| root.divide32(row) else row) & byte) << @splat(8 * i);
+    return @bitCast(word);
 }
 
 inline fn clip(v: V16) V16 {

@@ -1,13 +1,15 @@
-// One training step of integer EGGROLL (preset egg.c): noise, the forward passes of the whole population, fitness, update.
+// One training step of integer EGGROLL, by any rule: noise, the forward passes of the whole population, fitness, update.
 // A step is one task of the pool: panels of members are shared out, one barrier, then blocks of weight rows. Populations
 // that are too small for panels run by rows (rows.zig). Which way it goes never changes a result.
-// It does not choose data or count steps: src/learners/eggroll-int8.ts does. Algorithm: d0rc/egg.c, full_trained_egg.c.
+// What a rule does otherwise: egg_c.zig, nano_egg.zig. Data and the count of steps: src/learners/eggroll-int8.ts.
 const std = @import("std");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
 const os = @import("../os.zig");
 const forward = @import("forward.zig");
 const few = @import("rows.zig");
+const egg_c = @import("egg_c.zig");
+const nano_egg = @import("nano_egg.zig");
 const Model = @import("model.zig").Model;
 const Pool = @import("../pool.zig").Pool;
 
@@ -25,13 +27,25 @@ const spare_states_max = 16 << 20;
 pub const Shape = struct {
     pairs: u32,
     sequence: u32,
-    threshold: i32,
+    /// Pairs that read the same stream, one after the other.
+    pairs_per_stream: u32 = 1,
     /// Right shift of the rank-one term: 4 (fixed point) + sigma shift.
     perturb_shift: u32,
+    /// Seed of the noise, where it is the run's and not the step's (nano-egg).
+    seed: u32 = 0,
+    /// Only the signs of the noise count in the update.
+    signs: bool = false,
     /// Groups of 16 pairs in a panel; 0: chosen here. Results do not depend on it.
     panel_groups: u32,
     mode: Trainer.Mode,
+
+    pub fn streams(shape: Shape) u32 {
+        return (shape.pairs + shape.pairs_per_stream - 1) / shape.pairs_per_stream;
+    }
 };
+
+/// What a step is told. `seed`: of its noise (egg.c), or the noise's epoch (nano-egg). `threshold`: see `bounds` of the rule.
+pub const Order = struct { seed: u32, threshold: u32 };
 
 pub const Trainer = struct {
     model: *Model,
@@ -42,8 +56,8 @@ pub const Trainer = struct {
     panel_groups: u32,
     /// Instead of panels, where there are few members.
     few: ?Few,
-    seed: u32,
-    /// Bytes of the streams: [pairs][sequence + 1].
+    order: Order,
+    /// Bytes of the streams: [streams][sequence + 1].
     batch: []align(64) u8,
     /// Recurrent state of every member: [2 * pairs][layers][hidden]; member 2p is pair p's plus side.
     states: []align(64) i8,
@@ -79,8 +93,8 @@ pub const Trainer = struct {
     };
     /// CPU time of the last step by phase, in nanoseconds; with what a thread spun while it waited for others.
     pub const Spent = struct { noise: u64 = 0, forward: u64 = 0, update: u64 = 0 };
-    /// Some rows of one matrix, for the update.
-    const Block = struct { matrix: u32, row: u32, rows: u32 };
+    /// Some rows of one perturbed parameter, for the update.
+    const Block = struct { parameter: u32, row: u32, rows: u32 };
 
     /// Memory that `init` will take besides the model, in bytes.
     pub fn bytesNeeded(model: *const Model, shape: Shape, threads: u32) usize {
@@ -88,11 +102,11 @@ pub const Trainer = struct {
         const states = stateBytes(model, shape);
         const own = workerBytes(model, shape, threads);
         return (if (states <= spare_states_max) 2 * states else states) + residentNoise(model, shape) +
-            @as(usize, shape.pairs) * (shape.sequence + 1) + @as(usize, groups) * group_lanes * 5 +
+            @as(usize, shape.streams()) * (shape.sequence + 1) + @as(usize, groups) * group_lanes * 5 +
             threads * (own.noise + own.votes * 4 + ops.update_scratch_bytes) + if (rowsPlan(model, shape, threads)) |plan|
-                plan.sets * few.Rows.bytesNeeded(model, membersOfSet(shape, plan.sets)) + few.Noise.bytesNeeded(model, shape.pairs)
-            else
-                threads * forward.Panel.bytesNeeded(model, panelGroups(shape, threads));
+            plan.sets * few.Rows.bytesNeeded(model, membersOfSet(shape, plan.sets)) + few.Noise.bytesNeeded(model, shape.pairs)
+        else
+            threads * forward.Panel.bytesNeeded(model, panelGroups(shape, threads));
     }
 
     fn residentNoise(model: *const Model, shape: Shape) usize {
@@ -104,9 +118,9 @@ pub const Trainer = struct {
     fn workerBytes(model: *const Model, shape: Shape, threads: u32) struct { noise: usize, votes: usize } {
         var widest: usize = 0;
         var largest: usize = 0;
-        for (model.matrices) |matrix| {
-            widest = @max(widest, layout.alignUp(matrix.cols, ops.update_cols));
-            largest = @max(largest, noiseBytes(matrix));
+        for (model.perturbed) |parameter| {
+            widest = @max(widest, layout.alignUp(parameter.cols, ops.update_cols));
+            largest = @max(largest, parameter.noiseBytes());
         }
         return .{
             .noise = if (residentNoise(model, shape) != 0) 0 else @max(panelGroups(shape, threads) * model.noise_bytes, ops.update_groups * largest),
@@ -118,13 +132,8 @@ pub const Trainer = struct {
     /// be kept between passes.
     fn blockRows(model: *const Model, shape: Shape, threads: u32) u32 {
         var rows: u32 = 0;
-        for (model.matrices) |matrix| rows += matrix.rows;
+        for (model.perturbed) |parameter| rows += parameter.rows;
         return if (groupsOf(shape.pairs) > ops.update_groups or rows / ops.update_rows < 8 * threads) 128 else ops.update_rows;
-    }
-
-    /// Noise of one matrix for one group: A, B and the sums of B lie together.
-    fn noiseBytes(matrix: layout.Matrix) usize {
-        return matrix.noise_b_sums + pair_lanes * @sizeOf(i32) - matrix.noise_a;
     }
 
     pub fn init(trainer: *Trainer, model: *Model, kernels: *const ops.Table, pool: *Pool, shape: Shape) error{OutOfMemory}!void {
@@ -136,10 +145,10 @@ pub const Trainer = struct {
         const block_rows = blockRows(model, shape, threads);
         var blocks: std.ArrayList(Block) = .empty;
         errdefer blocks.deinit(gpa);
-        for (model.matrices, 0..) |matrix, i| {
+        for (model.perturbed, 0..) |parameter, i| {
             var row: u32 = 0;
-            while (row < matrix.rows) : (row += block_rows) {
-                try blocks.append(gpa, .{ .matrix = @intCast(i), .row = row, .rows = @min(block_rows, matrix.rows - row) });
+            while (row < parameter.rows) : (row += block_rows) {
+                try blocks.append(gpa, .{ .parameter = @intCast(i), .row = row, .rows = @min(block_rows, parameter.rows - row) });
             }
         }
         trainer.* = .{
@@ -150,7 +159,7 @@ pub const Trainer = struct {
             .groups = groups,
             .panel_groups = panelGroups(shape, threads),
             .few = null,
-            .seed = 0,
+            .order = .{ .seed = 0, .threshold = 0 },
             .batch = &.{},
             .states = &.{},
             .next_states = &.{},
@@ -167,7 +176,7 @@ pub const Trainer = struct {
             .changed = .init(0),
         };
         errdefer trainer.deinit();
-        trainer.batch = try os.allocate(u8, @as(usize, shape.pairs) * (shape.sequence + 1));
+        trainer.batch = try os.allocate(u8, @as(usize, shape.streams()) * (shape.sequence + 1));
         trainer.states = try os.allocate(i8, states);
         trainer.next_states = if (states <= spare_states_max) try os.allocate(i8, states) else trainer.states;
         trainer.noise = try os.allocate(u8, residentNoise(model, shape));
@@ -237,6 +246,8 @@ pub const Trainer = struct {
     /// How few members run by rows; null for panels.
     fn rowsPlan(model: *const Model, shape: Shape, threads: u32) @TypeOf(few.plan(0, 1, 1, 16, 1)) {
         if (shape.mode == .panels or (shape.mode == .auto and shape.panel_groups != 0)) return null;
+        // Rows have no vectors and embeddings of each member's own.
+        if (model.shape.rule.perturbsAll()) return null;
         // Rows take their noise out of the population's, which has to be there.
         if (residentNoise(model, shape) == 0) return null;
         // Asked for, rows are taken whatever they cost: against panels that are endlessly wide.
@@ -260,8 +271,8 @@ pub const Trainer = struct {
     }
 
     /// Starts a step on the batch; wait for the pool, then call `finish`.
-    pub fn start(trainer: *Trainer, seed: u32) void {
-        trainer.seed = seed;
+    pub fn start(trainer: *Trainer, order: Order) void {
+        trainer.order = order;
         trainer.next_group.store(0, .monotonic);
         trainer.next_panel.store(0, .monotonic);
         trainer.next_block.store(0, .monotonic);
@@ -334,6 +345,7 @@ pub const Trainer = struct {
         const noise: forward.Noise = .{ .block = blocks.ptr, .stride = model.noise_bytes, .perturb_shift = trainer.shape.perturb_shift };
         const begun = os.threadTime();
         for (0..panel.groups) |g| trainer.fillGroup(first_group + g, blocks.ptr + g * model.noise_bytes);
+        panel.perturbVectors(kernels, model, noise);
         worker.spent.noise += os.threadTime() - begun;
 
         // Lanes past the last pair repeat it: they are computed and forgotten.
@@ -342,7 +354,7 @@ pub const Trainer = struct {
         for (streams[0..lanes], members[0..lanes], 0..) |*stream, *member, lane| {
             const pair = (first_group + lane / group_lanes) * pair_lanes + lane % pair_lanes;
             const side = (lane % group_lanes) / pair_lanes;
-            stream.* = @min(pair, pairs - 1) * stride;
+            stream.* = @min(pair, pairs - 1) / trainer.shape.pairs_per_stream * stride;
             member.* = if (pair < pairs) 2 * pair + side else null;
         }
         const state_bytes = model.shape.layers * model.shape.hidden;
@@ -358,7 +370,7 @@ pub const Trainer = struct {
             tokens = targets;
             for (streams[0..lanes], targets[0..lanes]) |stream, *target| target.* = trainer.batch[stream + t + 1];
             if (!panel.token(kernels, model, noise, &tokens, if (trainer.cancellable()) &trainer.pool.cancelled else &never)) return;
-            kernels.loss(&.{
+            kernels.operators(model.shape.rule).loss(&.{
                 .logits = panel.logits,
                 .targets = &targets,
                 .losses = &losses,
@@ -412,7 +424,7 @@ pub const Trainer = struct {
         var begin: u32 = 0;
         while (begin < trainer.shape.sequence) : (begin += rows.chunk) {
             const count = @min(rows.chunk, trainer.shape.sequence - begin);
-            for (starts[0 .. 2 * pairs], 0..) |*start_at, m| start_at.* = (first + m / 2) * stride + begin;
+            for (starts[0 .. 2 * pairs], 0..) |*start_at, m| start_at.* = (first + m / 2) / trainer.shape.pairs_per_stream * stride + begin;
             const of: few.NoiseOf = .{ .noise = noise, .first = first, .count = pairs };
             if (!rows.read(team, kernels, model, of, trainer.batch, starts[0 .. 2 * pairs], count, cancelled)) return;
             if (!leads) continue;
@@ -425,19 +437,24 @@ pub const Trainer = struct {
     }
 
     fn fillGroup(trainer: *Trainer, group: usize, block: [*]u8) void {
-        for (trainer.model.matrices) |matrix| trainer.fillNoise(matrix, group, block + matrix.noise_a);
+        for (trainer.model.perturbed) |parameter| trainer.fillNoise(parameter, group, block + parameter.noise_a);
     }
 
-    /// Makes one matrix's noise for one group of pairs, with A at `out` and the rest behind it.
-    fn fillNoise(trainer: *Trainer, matrix: layout.Matrix, group: usize, out: [*]u8) void {
-        trainer.kernels.noise_fill(&.{
-            .seed = trainer.seed +% @as(u32, @intCast(group * pair_lanes)) +% matrix.seed_offset,
-            .rows = matrix.rows,
-            .cols = matrix.cols,
-            .a = @ptrCast(out),
-            .b = @ptrCast(out + matrix.noise_b - matrix.noise_a),
-            .b_sums = @ptrCast(@alignCast(out + matrix.noise_b_sums - matrix.noise_a)),
-        });
+    /// Makes one parameter's noise for one group of pairs, with the first of it at `out` and the rest behind.
+    fn fillNoise(trainer: *Trainer, parameter: layout.Parameter, group: usize, out: [*]u8) void {
+        const order = trainer.order;
+        switch (trainer.model.shape.rule) {
+            .egg_c => egg_c.fillNoise(trainer.kernels, order.seed, parameter, group, out),
+            .nano_egg => nano_egg.fillNoise(trainer.kernels, trainer.shape.seed, order.seed, parameter, group, out),
+        }
+    }
+
+    fn bounds(trainer: *const Trainer) ops.Bounds {
+        const threshold = trainer.order.threshold;
+        return switch (trainer.model.shape.rule) {
+            .egg_c => egg_c.bounds(threshold),
+            .nano_egg => nano_egg.bounds(threshold, trainer.shape.pairs, trainer.shape.signs),
+        };
     }
 
     /// Fitness of every pair: only the sign of the difference counts.
@@ -449,41 +466,79 @@ pub const Trainer = struct {
     }
 
     fn updateBlock(trainer: *Trainer, worker: *Worker, block: Block) void {
-        const matrix = trainer.model.matrices[block.matrix];
+        const model = trainer.model;
+        const parameter = model.perturbed[block.parameter];
         const resident = trainer.noise.len != 0;
+        const stride = if (resident) model.noise_bytes else parameter.noiseBytes();
         var first: u32 = 0;
         while (first < trainer.groups) : (first += ops.update_groups) {
             const groups = @min(ops.update_groups, trainer.groups - first);
-            const stride = if (resident) trainer.model.noise_bytes else noiseBytes(matrix);
-            const noise = if (resident) trainer.noise.ptr + first * stride + matrix.noise_a else worker.noise.ptr;
-            if (!resident) for (0..groups) |g| trainer.fillNoise(matrix, first + g, noise + g * stride);
-            var op: ops.Update = .{
-                .weights = trainer.model.weights.ptr + matrix.weights + @as(usize, block.row) * matrix.cols,
-                .offsets = trainer.model.offsets.ptr + matrix.offsets + block.row,
-                .a = @ptrCast(noise + @as(usize, block.row) * pair_lanes),
-                .b = @ptrCast(noise + matrix.noise_b - matrix.noise_a),
-                .noise_stride = stride,
+            const noise = if (resident) trainer.noise.ptr + first * stride + parameter.noise_a else worker.noise.ptr;
+            if (!resident) for (0..groups) |g| trainer.fillNoise(parameter, first + g, noise + g * stride);
+            const pass: Pass = .{
+                .noise = noise,
+                .stride = stride,
                 .fitness = trainer.fitness.ptr + first * pair_lanes,
-                .scratch = worker.scratch.ptr,
-                .votes = worker.votes.ptr,
-                .rows = block.rows,
-                .cols = matrix.cols,
                 .groups = groups,
-                .threshold = trainer.shape.threshold,
                 .first = @intFromBool(first == 0),
                 .last = @intFromBool(first + groups == trainer.groups),
-                .changed = 0,
             };
-            trainer.kernels.update(&op);
-            _ = trainer.changed.fetchAdd(op.changed, .monotonic);
+            const changed = if (parameter.kind == .vector) trainer.updateVector(worker, parameter, block, pass) else trainer.updateMatrix(worker, parameter, block, pass);
+            _ = trainer.changed.fetchAdd(changed, .monotonic);
         }
+    }
+
+    /// The groups of one pass over a block, and their noise of the block's parameter.
+    const Pass = struct { noise: [*]u8, stride: usize, fitness: [*]const i8, groups: u32, first: u32, last: u32 };
+
+    fn updateMatrix(trainer: *Trainer, worker: *Worker, parameter: layout.Parameter, block: Block, pass: Pass) u32 {
+        var op: ops.Update = .{
+            .weights = trainer.model.weights.ptr + parameter.weights + @as(usize, block.row) * parameter.cols,
+            .offsets = trainer.model.offsets.ptr + parameter.offsets + block.row,
+            .a = @ptrCast(pass.noise + @as(usize, block.row) * pair_lanes),
+            .b = @ptrCast(pass.noise + parameter.noise_b - parameter.noise_a),
+            .noise_stride = pass.stride,
+            .fitness = pass.fitness,
+            .scratch = worker.scratch.ptr,
+            .votes = worker.votes.ptr,
+            .rows = block.rows,
+            .cols = parameter.cols,
+            .groups = pass.groups,
+            .signs = @intFromBool(trainer.shape.signs),
+            .bounds = trainer.bounds(),
+            .first = pass.first,
+            .last = pass.last,
+            .changed = 0,
+        };
+        trainer.kernels.update(&op);
+        return op.changed;
+    }
+
+    fn updateVector(trainer: *Trainer, worker: *Worker, parameter: layout.Parameter, block: Block, pass: Pass) u32 {
+        const noise: [*]const i16 = @ptrCast(@alignCast(pass.noise));
+        var op: ops.UpdateVector = .{
+            .weights = trainer.model.weights.ptr + parameter.weights + block.row,
+            .noise = noise + @as(usize, block.row) * pair_lanes,
+            .noise_stride = pass.stride,
+            .fitness = pass.fitness,
+            .votes = worker.votes.ptr,
+            .rows = block.rows,
+            .groups = pass.groups,
+            .signs = @intFromBool(trainer.shape.signs),
+            .bounds = trainer.bounds(),
+            .first = pass.first,
+            .last = pass.last,
+            .changed = 0,
+        };
+        trainer.kernels.update_vector(&op);
+        return op.changed;
     }
 };
 
 test "few members run by rows, unless their noise is too much to be kept" {
     var model: Model = undefined;
-    model.shape = .{ .layers = 4, .hidden = 512, .vocabulary = 256 };
-    const shape: Shape = .{ .pairs = 3, .sequence = 8, .threshold = 0, .perturb_shift = 8, .panel_groups = 0, .mode = .auto };
+    model.shape = .{ .rule = .egg_c, .layers = 4, .hidden = 512, .vocabulary = 256 };
+    const shape: Shape = .{ .pairs = 3, .sequence = 8, .perturb_shift = 8, .panel_groups = 0, .mode = .auto };
     model.noise_bytes = resident_noise_max;
     try std.testing.expect(Trainer.rowsPlan(&model, shape, 2) != null);
     model.noise_bytes = resident_noise_max + 1;

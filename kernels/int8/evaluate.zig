@@ -177,6 +177,7 @@ pub const Evaluator = struct {
         const kernels = evaluator.kernels;
         const count = @min(group_lanes, evaluator.streams - first);
         const stride = evaluator.length + 1;
+        panel.perturbVectors(kernels, model, null);
         for (0..group_lanes) |lane| {
             panel.loadState(kernels, lane, if (lane < count) evaluator.state(first + lane) else null);
         }
@@ -189,7 +190,7 @@ pub const Evaluator = struct {
             tokens = targets;
             for (targets[0..count], first..) |*target, stream| target.* = evaluator.batch[stream * stride + t + 1];
             if (!panel.token(kernels, model, null, &tokens, &evaluator.pool.cancelled)) return;
-            kernels.loss(&.{ .logits = panel.logits, .targets = &targets, .losses = &losses, .vocabulary = model.shape.vocabulary, .groups = 1 });
+            kernels.operators(model.shape.rule).loss(&.{ .logits = panel.logits, .targets = &targets, .losses = &losses, .vocabulary = model.shape.vocabulary, .groups = 1 });
             for (bits[0..count], 0..) |*sum, lane| {
                 sum.* += evaluator.exactBits(.{ .first = panel.logits + lane * 4, .quad = group_lanes * 4 }, targets[lane]);
             }

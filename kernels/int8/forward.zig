@@ -1,6 +1,6 @@
 // The forward pass of a panel: some groups of members (or clean streams), one token at a time, through a tier's kernels.
-// It owns the panel's buffers and knows the order of egg.c's operations; it does not know populations (eggroll.zig)
-// or texts (evaluate.zig).
+// It owns the panel's buffers and knows the order of the operations, which is the same in all rules; it does not know
+// populations (eggroll.zig) or texts (evaluate.zig).
 const std = @import("std");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
@@ -26,12 +26,13 @@ pub const Panel = struct {
     logits: [*]u8, // (V)
     h: [*]u8, // (L, H): recurrent state
     h_bytes: usize, // of one layer
+    vectors: [*]u8, // as each member has them, where the rule perturbs them: in the order of model.perturbed, (H) each
     scratch: [*]align(64) u8,
     dots: [max_lanes]i32 align(64),
 
     pub fn bytesNeeded(model: *const Model, groups: u32) usize {
         const h: usize = model.shape.hidden;
-        return layout.activationBytes(6 * h + 4 * h + model.shape.vocabulary + model.shape.layers * h, groups) +
+        return layout.activationBytes(6 * h + 4 * h + model.shape.vocabulary + model.shape.layers * h + model.vectors().len * h, groups) +
             ops.matmulScratchBytes(4 * h, groups);
     }
 
@@ -53,6 +54,7 @@ pub const Panel = struct {
             .logits = take(&rest, layout.activationBytes(model.shape.vocabulary, groups)),
             .h = take(&rest, model.shape.layers * h),
             .h_bytes = h,
+            .vectors = take(&rest, model.vectors().len * h),
             .scratch = @alignCast(rest),
             .dots = undefined,
         };
@@ -90,6 +92,31 @@ pub const Panel = struct {
         for (0..state.len / 4) |w| target[w] = words[w * lanes + lane] ^ bias;
     }
 
+    /// Sets the state of all lanes that read a byte 0 now to zero.
+    fn resetAtZero(panel: *Panel, kernels: *const ops.Table, tokens: [*]const u8) void {
+        for (tokens[0 .. panel.groups * layout.group_lanes], 0..) |token_of, lane| if (token_of == 0) panel.loadState(kernels, lane, null);
+    }
+
+    /// Makes the members' own vectors, where the rule has such; to be called before the first token with this noise.
+    pub fn perturbVectors(panel: *Panel, kernels: *const ops.Table, model: *const Model, noise: ?Noise) void {
+        for (model.vectors(), 0..) |vector, i| kernels.perturb_vector(&.{
+            .vector = model.weights.ptr + vector.weights,
+            .noise = if (noise) |n| @ptrCast(@alignCast(n.block + vector.noise_a)) else &.{},
+            .noise_stride = if (noise) |n| n.stride else 0,
+            .perturbed = @intFromBool(noise != null),
+            .perturb_shift = if (noise) |n| n.perturb_shift else 0,
+            .out = @ptrCast(panel.vectors + i * panel.h_bytes),
+            .width = vector.rows,
+            .groups = panel.groups,
+        });
+    }
+
+    /// A vector as the operators of this rule take it.
+    fn vectorOf(panel: *const Panel, model: *const Model, place: layout.Place) ops.Vector {
+        const i = model.vectorIndex(place) orelse return model.tensor(Model.indexOf(place)).?.ptr;
+        return @ptrCast(panel.vectors + i * panel.h_bytes);
+    }
+
     /// One token for every lane: reads `tokens` [lanes], moves the states on, leaves the logits.
     /// False if `cancelled` was set meanwhile: states and logits are then worthless.
     pub fn token(
@@ -101,17 +128,20 @@ pub const Panel = struct {
         cancelled: *const std.atomic.Value(bool),
     ) bool {
         const hidden = model.shape.hidden;
-        kernels.embed(&.{ .embedding = model.outer(.embedding).ptr, .tokens = tokens, .out = panel.x, .width = hidden, .groups = panel.groups });
+        const operators = kernels.operators(model.shape.rule);
+        if (model.shape.rule.resetsAtZero()) panel.resetAtZero(kernels, tokens);
+        panel.embed(kernels, model, noise, tokens);
         for (0..model.shape.layers) |l| {
             const h = panel.h + l * panel.h_bytes;
+            const index: u32 = @intCast(l);
             if (cancelled.load(.monotonic)) return false;
-            panel.layerNorm(kernels, model.layer(l, .ln1));
+            panel.layerNorm(operators, model, .{ .layer = .{ .index = index, .tensor = .ln1 } });
             panel.matmul(kernels, model, noise, model.matrixOf(l, .wf), panel.norm, panel.a);
             panel.matmul(kernels, model, noise, model.matrixOf(l, .uf), h, panel.b);
-            kernels.forget_gate(&.{
+            operators.forget_gate(&.{
                 .a = panel.a,
                 .b = panel.b,
-                .bias = model.layer(l, .bf).ptr,
+                .bias = panel.vectorOf(model, .{ .layer = .{ .index = index, .tensor = .bf } }),
                 .h = h,
                 .f = panel.f,
                 .g = panel.g,
@@ -120,10 +150,10 @@ pub const Panel = struct {
             });
             panel.matmul(kernels, model, noise, model.matrixOf(l, .wh), panel.norm, panel.a);
             panel.matmul(kernels, model, noise, model.matrixOf(l, .uh), panel.g, panel.b);
-            kernels.state_update(&.{
+            operators.state_update(&.{
                 .a = panel.a,
                 .b = panel.b,
-                .bias = model.layer(l, .bh).ptr,
+                .bias = panel.vectorOf(model, .{ .layer = .{ .index = index, .tensor = .bh } }),
                 .f = panel.f,
                 .residual = panel.x,
                 .h = h,
@@ -132,22 +162,38 @@ pub const Panel = struct {
                 .groups = panel.groups,
             });
             if (cancelled.load(.monotonic)) return false;
-            panel.layerNorm(kernels, model.layer(l, .ln2));
+            panel.layerNorm(operators, model, .{ .layer = .{ .index = index, .tensor = .ln2 } });
             panel.matmul(kernels, model, noise, model.matrixOf(l, .expand), panel.norm, panel.expanded);
             panel.matmul(kernels, model, noise, model.matrixOf(l, .project), panel.expanded, panel.a);
             kernels.add(panel.a, panel.x, panel.x, panel.h_bytes);
         }
-        panel.layerNorm(kernels, model.outer(.ln_out));
+        panel.layerNorm(operators, model, .{ .outer = .ln_out });
         panel.matmul(kernels, model, noise, model.head(), panel.norm, panel.logits);
         return !cancelled.load(.monotonic);
     }
 
-    fn layerNorm(panel: *Panel, kernels: *const ops.Table, weight: []const i8) void {
-        kernels.layer_norm(&.{ .x = panel.x, .weight = weight.ptr, .out = panel.norm, .width = @intCast(weight.len), .groups = panel.groups });
+    fn embed(panel: *Panel, kernels: *const ops.Table, model: *const Model, noise: ?Noise, tokens: [*]const u8) void {
+        const width = model.shape.hidden;
+        kernels.embed(&.{ .embedding = model.outer(.embedding).ptr, .tokens = tokens, .out = panel.x, .width = width, .groups = panel.groups });
+        const embedding = model.perturbedEmbedding() orelse return;
+        if (noise) |n| kernels.perturb_embedded(&.{
+            .tokens = tokens,
+            .a = @ptrCast(n.block + embedding.noise_a),
+            .b = @ptrCast(n.block + embedding.noise_b),
+            .stride = n.stride,
+            .perturb_shift = n.perturb_shift,
+            .x = panel.x,
+            .width = width,
+            .groups = panel.groups,
+        });
     }
 
-    /// One matrix, perturbed where there is noise; the noise of the matrix that comes next in the slab is asked for.
-    fn matmul(panel: *Panel, kernels: *const ops.Table, model: *const Model, noise: ?Noise, matrix: *const layout.Matrix, x: [*]const u8, out: [*]u8) void {
+    fn layerNorm(panel: *Panel, operators: *const ops.Operators, model: *const Model, place: layout.Place) void {
+        operators.layer_norm(&.{ .x = panel.x, .weight = panel.vectorOf(model, place), .out = panel.norm, .width = model.shape.hidden, .groups = panel.groups });
+    }
+
+    /// One matrix, perturbed where there is noise; the noise of the next one is asked for, and the vector that comes between.
+    fn matmul(panel: *Panel, kernels: *const ops.Table, model: *const Model, noise: ?Noise, matrix: *const layout.Parameter, x: [*]const u8, out: [*]u8) void {
         if (noise) |n| kernels.noise_dot(&.{
             .x = x,
             .b = @ptrCast(n.block + matrix.noise_b),
@@ -158,7 +204,9 @@ pub const Panel = struct {
             .groups = panel.groups,
         });
         const matrices = model.matrices;
-        const next = matrices[((@intFromPtr(matrix) - @intFromPtr(matrices.ptr)) / @sizeOf(layout.Matrix) + 1) % matrices.len];
+        const index = (@intFromPtr(matrix) - @intFromPtr(matrices.ptr)) / @sizeOf(layout.Parameter);
+        const next = matrices[(index + 1) % matrices.len];
+        const vector = model.vectorAfter(index);
         kernels.matmul(&.{
             .x = x,
             .weights = model.weights.ptr + matrix.weights,
@@ -168,6 +216,8 @@ pub const Panel = struct {
             .cols = matrix.cols,
             .groups = panel.groups,
             .shift = matrix.shift,
+            .root = matrix.root,
+            .noise_max = model.shape.rule.noiseMax(),
             .perturb_shift = if (noise) |n| n.perturb_shift else 0,
             .perturbed = @intFromBool(noise != null),
             .a = if (noise) |n| @ptrCast(n.block + matrix.noise_a) else model.weights.ptr,
@@ -176,6 +226,8 @@ pub const Panel = struct {
             .scratch = panel.scratch,
             .ahead = if (noise) |n| n.block + next.noise_b else panel.x,
             .ahead_bytes = if (noise != null) next.cols * layout.pair_lanes else 0,
+            .soon = if (vector) |i| panel.vectors + i * panel.h_bytes else panel.x,
+            .soon_bytes = if (vector != null) @intCast(panel.h_bytes) else 0,
         });
     }
 };

@@ -119,6 +119,35 @@ pub const reciprocals: [128]Reciprocal = blk: {
     break :blk values;
 };
 
+/// Division of sums by a root of 3 to 127 that is no power of two, in lanes of 16 bits and of 32. Quotients round down; those beyond -128
+/// and 127 come out at or beyond these. Why it is exact: kernels/README.md.
+pub const Root = struct {
+    /// 128 roots: what makes every quotient of -128 and more positive.
+    offset: i16,
+    /// ceil(2^(16 + shift) / root), with shift = floor(log2 root).
+    magic: u16,
+    shift: u4,
+
+    pub inline fn init(root: u32) Root {
+        const shift: u4 = @intCast(31 - @clz(root));
+        return .{ .offset = @intCast(128 * root), .magic = @intCast(((@as(u32, 1 << 16) << shift) + root - 1) / root), .shift = shift };
+    }
+
+    /// `mulHigh` is the high half of a product of unsigned 16-bit lanes.
+    pub inline fn divide16(by: Root, comptime n: u32, v: @Vector(n, i16), comptime mulHigh: anytype) @Vector(n, i16) {
+        const shifted: @Vector(n, i16) = @max(v +| @as(@Vector(n, i16), @splat(by.offset)), @as(@Vector(n, i16), @splat(0)));
+        const quotient = mulHigh(@as(@Vector(n, u16), @bitCast(shifted)), @as(@Vector(n, u16), @splat(by.magic))) >> @splat(by.shift);
+        return @as(@Vector(n, i16), @bitCast(quotient)) -% @as(@Vector(n, i16), @splat(128));
+    }
+
+    pub inline fn divide32(by: Root, v: V16) V16 {
+        const most: V16 = @splat(2 * @as(i32, by.offset) - 1);
+        const shifted: V16 = @max(@as(V16, @min(v +% @as(V16, @splat(by.offset)), most)), @as(V16, @splat(0)));
+        const wide: U16 = @as(U16, @bitCast(shifted)) *% @as(U16, @splat(by.magic));
+        return @as(V16, @bitCast(wide >> @splat(@as(u5, by.shift) + 16))) -% @as(V16, @splat(128));
+    }
+};
+
 /// Rows become columns, in four rounds of interleaving halves.
 pub inline fn transpose16(block: *[16]U16) void {
     inline for (0..4) |_| {

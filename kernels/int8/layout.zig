@@ -17,22 +17,53 @@ pub fn activationBytes(k: usize, groups: usize) usize {
     return k * groups * group_lanes;
 }
 
-/// One perturbed matrix: its place in the model slab and in a group's noise block.
-pub const Matrix = extern struct {
+/// Tensors of one layer, in the order of the ABI (src/models/egg.ts lists the same).
+pub const LayerTensor = enum(u32) { ln1, wf, uf, wh, uh, bf, bh, ln2, expand, project };
+/// Tensors outside the layers come first.
+pub const OuterTensor = enum(u32) { embedding, head, ln_out };
+/// Matrices of one layer, in the order in which they are perturbed.
+pub const LayerMatrix = enum(u32) { wf, uf, wh, uh, expand, project };
+/// Vectors of one layer.
+pub const LayerVector = enum(u32) { ln1, bf, bh, ln2 };
+
+/// Which tensor it is.
+pub const Place = union(enum) {
+    outer: OuterTensor,
+    layer: struct { index: u32, tensor: LayerTensor },
+};
+
+/// A matrix product is its int32 sum, shifted right and then divided by `root`, both rounding down.
+pub const Scale = struct { shift: u32, root: u32 };
+
+/// What is perturbed: a matrix by A * B^T, the embedding likewise (A by token), a vector value by value.
+pub const Kind = enum(u32) { matrix, embedding, vector };
+
+/// One perturbed parameter: its place in the model slab and in a group's noise block.
+pub const Parameter = extern struct {
+    kind: Kind,
     rows: u32,
+    /// 1 for a vector.
     cols: u32,
-    /// Right shift of the int32 sum (DESIGN of egg.c: 8, or 9 for the projection).
+    /// A matrix product is its int32 sum, shifted right and then divided by `root`, both rounding down.
     shift: u32,
-    /// Added to the pair's seed (egg.c: 100*layer + matrix number).
-    seed_offset: u32,
+    root: u32,
+    /// What tells its noise from that of others, in the rule's own count.
+    number: u32,
     /// Offset of the weights, row-major (rows, cols), in the model slab.
     weights: usize,
-    /// Place of the first row in the model's row offsets.
+    /// Place of the first row in the model's row offsets; unused for a vector.
     offsets: usize,
     /// Offsets in a group's noise block: A [rows][16], B [cols/4][16][4], then the 16 sums of B over its inputs.
+    /// A vector has products of two values in 16 bits, [rows][16], at `noise_a`, and nothing else.
     noise_a: usize,
     noise_b: usize,
     noise_b_sums: usize,
+    noise_end: usize,
+
+    /// Bytes of one group's noise.
+    pub fn noiseBytes(parameter: Parameter) usize {
+        return parameter.noise_end - parameter.noise_a;
+    }
 };
 
 pub fn alignUp(n: usize, comptime alignment: usize) usize {

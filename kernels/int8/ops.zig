@@ -1,12 +1,15 @@
 // The table of int8 kernels that every CPU tier fills: names, arguments and exact meaning.
-// No code here but the types. Twins: scalar.zig (plain loops, the oracle), vector.zig (SIMD, compiled once a tier).
+// No code here but the types. Twins: scalar.zig (plain loops, the oracle), vector.zig (SIMD, compiled once a tier), and
+// the same with _nano_egg for what that rule does otherwise.
 //
 // Conventions. Activations are [K/4][lanes][4] (layout.zig). A tier may store them biased: byte = value ^ bias, with bias
-// 0x80 where its dot product wants unsigned inputs, else 0. All arithmetic is that of egg.c (d0rc/egg.c, HEAD of November
-// 2025): clip(v) = min(max(v, -127), 127), `>>` is an arithmetic (floor) shift, sums are int32.
+// 0x80 where its dot product wants unsigned inputs, else 0. clip(v) = min(max(v, -127), 127), `>>` is an arithmetic (floor)
+// shift, `div` rounds down, sums are int32. Rules: egg.c is d0rc/egg.c, nano-egg is ESHyperscale/nano-egg (rule.zig).
 const layout = @import("layout.zig");
+const Rule = @import("rule.zig").Rule;
+const Key = @import("threefry.zig").Key;
 
-/// out[r] = clip((sum_k x[k] * W[r][k] + ((dot * A[r]) >> perturb_shift)) >> shift) for every lane.
+/// out[r] = clip(((sum_k x[k] * W[r][k] + ((dot * A[r]) >> perturb_shift)) >> shift) div root) for every lane.
 pub const Matmul = extern struct {
     x: [*]const u8, // [cols/4][lanes][4]
     weights: [*]const i8, // (rows, cols)
@@ -16,14 +19,18 @@ pub const Matmul = extern struct {
     cols: u32, // multiple of 16
     groups: u32,
     shift: u32,
+    root: u32, // 1 to 128
     perturb_shift: u32,
     perturbed: u32, // 0: clean weights, `a` and `dots` unused
+    noise_max: u32, // largest magnitude of A and B
     a: [*]const i8, // A of the first group: [rows][16]
     a_stride: usize, // bytes from one group's A to the next
     dots: [*]const i32, // [lanes]: sign * (x . B)
     scratch: [*]align(64) u8, // matmulScratchBytes(), for tiers that widen their inputs
     ahead: [*]const u8, // what is read next, in each group's noise: asked for while this product is computed
     ahead_bytes: u32, // of a group; 0: nothing
+    soon: [*]const u8, // and elsewhere
+    soon_bytes: u32,
 };
 
 /// Room for inputs and a few rows of weights in 16 bits.
@@ -42,20 +49,25 @@ pub const NoiseDot = extern struct {
     groups: u32,
 };
 
-/// y = clip(trunc(x * weight / m)), m = max(1, (sum |x|) div width). egg.c divides truncating toward zero.
+/// With m = (sum |x|) div width. Rule egg.c: y = clip(trunc(x * weight / max(m, 1))). Rule nano-egg: y = clip((x * weight) div m);
+/// where m is 0, y is -2, or -1 where the product is 0.
 pub const LayerNorm = extern struct {
     x: [*]const u8, // [width/4][lanes][4]
-    weight: [*]const i8, // (width)
+    weight: Vector,
     out: [*]u8,
     width: u32, // multiple of 16
     groups: u32,
 };
 
-/// f = clip(clip(a + b) + bias); g = ((f + 127) * h) >> 8.
+/// A vector in a panel: rule egg.c has it as it lies in the model, (width), the same for all; rule nano-egg as each member has
+/// it, [width/4][lanes][4], never biased (PerturbVector).
+pub const Vector = [*]const i8;
+
+/// f, and g = ((f + 127) * h) >> 8. Rule egg.c: f = clip(clip(a + b) + bias). Rule nano-egg: f = clip(a + b + bias).
 pub const ForgetGate = extern struct {
     a: [*]const u8,
     b: [*]const u8,
-    bias: [*]const i8, // (width)
+    bias: Vector,
     h: [*]const u8,
     f: [*]u8,
     g: [*]u8,
@@ -63,11 +75,11 @@ pub const ForgetGate = extern struct {
     groups: u32,
 };
 
-/// c = clip(clip(a + b) + bias); h = clip(h + (((f + 127) * (c - h)) >> 8)); out = clip(h + residual).
+/// With c like f above: h = clip(h + (((f + 127) * (c - h)) >> 8)); out = clip(h + residual).
 pub const StateUpdate = extern struct {
     a: [*]const u8,
     b: [*]const u8,
-    bias: [*]const i8, // (width)
+    bias: Vector,
     f: [*]const u8,
     residual: [*]const u8,
     h: [*]u8, // in and out
@@ -76,7 +88,8 @@ pub const StateUpdate = extern struct {
     groups: u32,
 };
 
-/// Egg.c's integer loss: losses[lane] += log2fix(sum_v EXP2[logit_v + 128]) - (logit_target + 128), in 1/16 bit.
+/// The integer loss in 1/16 bit: losses[lane] += log(sum_v EXP2[logit_v + 128]) - (logit_target + 128). Rule egg.c's log is linear
+/// between powers of two; rule nano-egg's is floor(16 * log2(sum / 16)).
 pub const Loss = extern struct {
     logits: [*]const u8, // [vocabulary/4][lanes][4]
     targets: [*]const u8, // [lanes]
@@ -95,9 +108,59 @@ pub const NoiseFill = extern struct {
     b_sums: [*]i32, // [16]
 };
 
+/// The same from rule nano-egg's stream of normal values: of lane j, values starts[j] ... are B, those behind it A.
+pub const NormalFill = extern struct {
+    key: Key,
+    starts: *const [layout.pair_lanes]u32,
+    rows: u32, // multiple of 16
+    cols: u32, // multiple of 16
+    a: [*]i8, // [rows][16]
+    b: [*]i8, // [cols/4][16][4]
+    b_sums: [*]i32, // [16]
+};
+
+/// Products of two values each, for a vector: out[r] = value 2r * value 2r + 1.
+pub const NormalProducts = extern struct {
+    key: Key,
+    starts: *const [layout.pair_lanes]u32,
+    rows: u32, // multiple of 16
+    out: [*]i16, // [rows][16]
+};
+
+/// A vector as each member of a panel has it: out = clip(v + ((sign * noise) >> perturb_shift)), + in the first 16 lanes of a
+/// group; never biased.
+pub const PerturbVector = extern struct {
+    vector: [*]const i8, // (width)
+    noise: [*]const i16, // of the first group: [width][16]
+    noise_stride: usize, // bytes from one group to the next
+    perturbed: u32, // 0: `noise` unused
+    perturb_shift: u32,
+    out: [*]i8, // [width/4][lanes][4]
+    width: u32,
+    groups: u32,
+};
+
+/// Embedded tokens, perturbed: x = clip(x + ((sign * A[token] * B) >> perturb_shift)).
+pub const PerturbEmbedded = extern struct {
+    tokens: [*]const u8, // [lanes]
+    a: [*]const i8, // A of the first group: [vocabulary][16]
+    b: [*]const i8, // B: [width/4][16][4]
+    stride: usize, // bytes from one group to the next
+    perturb_shift: u32,
+    x: [*]u8, // [width/4][lanes][4], in and out
+    width: u32,
+    groups: u32,
+};
+
+/// A weight goes up by one where votes > above, down where votes < below, and stays within -127 .. 127.
+pub const Bounds = extern struct {
+    above: i32,
+    below: i32, // at most `above`
+    zero_falls: u32, // votes of 0 and less count one less: with both bounds 0, then, every weight moves
+};
+
 /// One block of rows of one matrix, for some of the pairs: votes[r][k] += sum_p fitness[p] * A[r][p] * B[k][p], from zero
-/// where these are the `first` pairs. After the `last`: vote > threshold and W < 127: W + 1; vote < -threshold and
-/// W > -127: W - 1; the rows' offsets follow.
+/// where these are the `first` pairs. After the `last` the weights move by their votes, and the rows' offsets with them.
 pub const Update = extern struct {
     weights: [*]i8, // first row of the block, (rows, cols)
     offsets: [*]i32, // (rows)
@@ -110,10 +173,27 @@ pub const Update = extern struct {
     rows: u32, // at most update_rows, multiple of 4
     cols: u32, // multiple of 16
     groups: u32, // at most update_groups
-    threshold: i32,
+    signs: u32, // 1: only the signs of A and B count
+    bounds: Bounds,
     first: u32,
     last: u32,
     changed: u32, // out: weights that moved
+};
+
+/// The same for a vector: votes[r] += sum_p fitness[p] * noise[r][p].
+pub const UpdateVector = extern struct {
+    weights: [*]i8, // (rows)
+    noise: [*]const i16, // [rows][16]
+    noise_stride: usize, // bytes from one group to the next
+    fitness: [*]const i8, // [groups * 16]
+    votes: [*]i32, // (rows), for more than one pass
+    rows: u32,
+    groups: u32,
+    signs: u32,
+    bounds: Bounds,
+    first: u32,
+    last: u32,
+    changed: u32, // out
 };
 
 /// Most rows of one update block.
@@ -148,7 +228,8 @@ pub fn rowBytes(width: usize) usize {
     return layout.alignUp(width, 64);
 }
 
-/// out[j][r] = clip((sum_k x[j][k] * W[r][k] + ((dots[j] * A[r]) >> perturb_shift)) >> shift) for some rows r of a matrix.
+/// out[j][r] = clip(((sum_k x[j][k] * W[r][k] + ((dots[j] * A[r]) >> perturb_shift)) >> shift) div root) for some rows r of a
+/// matrix.
 pub const RowsMatmul = extern struct {
     x: [*]const u8, // [count][rowBytes(cols)]
     weights: [*]const i8, // (rows, cols), readable 64 bytes past its end
@@ -159,6 +240,7 @@ pub const RowsMatmul = extern struct {
     rows: u32, // multiple of 16
     cols: u32, // multiple of 16
     shift: u32,
+    root: u32, // 1 to 128
     perturb_shift: u32,
     pairs: u32, // 0: clean weights, `a` and `dots` unused
     a: [*]const i8, // [rows] of the first pair
@@ -187,7 +269,7 @@ pub const RowsLayerNorm = extern struct {
     width: u32,
 };
 
-/// One row's loss: log2fix(sum_v EXP2[logit_v + 128]) - (logit_target + 128), in 1/16 bit.
+/// One row's loss, as in Loss.
 pub const RowsLoss = extern struct {
     logits: [*]const u8, // [vocabulary]
     vocabulary: u32,
@@ -206,26 +288,46 @@ pub const Peak = extern struct {
     sink: u32, // out: a value that all of the work goes into
 };
 
+/// The operators that differ from rule to rule.
+pub const Operators = extern struct {
+    layer_norm: *const fn (*const LayerNorm) callconv(.c) void,
+    forget_gate: *const fn (*const ForgetGate) callconv(.c) void,
+    state_update: *const fn (*const StateUpdate) callconv(.c) void,
+    loss: *const fn (*const Loss) callconv(.c) void,
+    rows_layer_norm: *const fn (*const RowsLayerNorm) callconv(.c) void,
+    /// ForgetGate and StateUpdate for one row, or a part of it: buffers are [width], `groups` is unused.
+    row_forget_gate: *const fn (*const ForgetGate) callconv(.c) void,
+    row_state_update: *const fn (*const StateUpdate) callconv(.c) void,
+    rows_loss: *const fn (*RowsLoss) callconv(.c) void,
+};
+
 /// One tier's kernels. Pointers only: vectors never cross between objects compiled for different CPUs.
 pub const Table = extern struct {
     bias: u32,
     embed: *const fn (*const Embed) callconv(.c) void,
     matmul: *const fn (*const Matmul) callconv(.c) void,
     noise_dot: *const fn (*const NoiseDot) callconv(.c) void,
-    layer_norm: *const fn (*const LayerNorm) callconv(.c) void,
-    forget_gate: *const fn (*const ForgetGate) callconv(.c) void,
-    state_update: *const fn (*const StateUpdate) callconv(.c) void,
     /// out = clip(a + b), `bytes` a multiple of 64.
     add: *const fn (a: [*]const u8, b: [*]const u8, out: [*]u8, bytes: usize) callconv(.c) void,
-    loss: *const fn (*const Loss) callconv(.c) void,
-    noise_fill: *const fn (*const NoiseFill) callconv(.c) void,
     update: *const fn (*Update) callconv(.c) void,
     peak: *const fn (*Peak) callconv(.c) void,
     rows_matmul: *const fn (*const RowsMatmul) callconv(.c) void,
     rows_noise_dot: *const fn (*const RowsNoiseDot) callconv(.c) void,
-    rows_layer_norm: *const fn (*const RowsLayerNorm) callconv(.c) void,
-    /// ForgetGate and StateUpdate for one row, or a part of it: buffers are [width], `groups` is unused.
-    row_forget_gate: *const fn (*const ForgetGate) callconv(.c) void,
-    row_state_update: *const fn (*const StateUpdate) callconv(.c) void,
-    rows_loss: *const fn (*RowsLoss) callconv(.c) void,
+    egg_c: Operators,
+    nano_egg: Operators,
+    /// Noise of rule egg.c.
+    noise_fill: *const fn (*const NoiseFill) callconv(.c) void,
+    /// Noise of rule nano-egg, and what takes it where not only matrices are perturbed.
+    normal_fill: *const fn (*const NormalFill) callconv(.c) void,
+    normal_products: *const fn (*const NormalProducts) callconv(.c) void,
+    perturb_vector: *const fn (*const PerturbVector) callconv(.c) void,
+    perturb_embedded: *const fn (*const PerturbEmbedded) callconv(.c) void,
+    update_vector: *const fn (*UpdateVector) callconv(.c) void,
+
+    pub fn operators(table: *const Table, rule: Rule) *const Operators {
+        return switch (rule) {
+            .egg_c => &table.egg_c,
+            .nano_egg => &table.nano_egg,
+        };
+    }
 };

@@ -194,7 +194,7 @@ pub const Rows = struct {
 
     pub fn lossOf(rows: *const Rows, kernels: *const ops.Table, model: *const Model, t: usize, member: usize, target: u8) i32 {
         var op: ops.RowsLoss = .{ .logits = rows.logitsOf(model, t, member), .vocabulary = model.shape.vocabulary, .target = target, .loss = 0 };
-        kernels.rows_loss(&op);
+        kernels.operators(model.shape.rule).rows_loss(&op);
         return op.loss;
     }
 
@@ -232,7 +232,10 @@ pub const Rows = struct {
             if (work.stopped(cancelled)) return false;
             work.matmul(first + 0, rows.norm, rows.a, all);
             work.matmul(first + 2, rows.norm, rows.b, all);
-            for (0..count) |t| work.recur(l, h, t);
+            for (0..count) |t| {
+                if (model.shape.rule.resetsAtZero()) work.resetAtZero(h, text, starts, t);
+                work.recur(l, h, t);
+            }
             work.layerNorm(model.layer(l, .ln2), all);
             if (work.stopped(cancelled)) return false;
             work.matmul(first + 4, rows.norm, rows.expanded, all);
@@ -271,11 +274,29 @@ const Work = struct {
         return pool.verdict.load(.acquire);
     }
 
+    fn operators(work: Work) *const ops.Operators {
+        return work.kernels.operators(work.model.shape.rule);
+    }
+
+    /// Sets the state of those that read a byte 0 as token t to zero.
+    fn resetAtZero(work: Work, h: [*]u8, text: []const u8, starts: []const usize, t: usize) void {
+        const rows = work.rows;
+        const row = ops.rowBytes(work.model.shape.hidden);
+        var any = false;
+        for (starts[0..rows.members]) |start| any = any or text[start + t] == 0;
+        if (!any) return;
+        const mine = work.team.part(work.model.shape.hidden, 16);
+        for (starts[0..rows.members], 0..) |start, m| {
+            if (text[start + t] == 0) @memset(h[m * row + mine.from .. m * row + mine.to], @intCast(work.kernels.bias));
+        }
+        work.team.sync();
+    }
+
     /// Normalizes this thread's part of the rows of x.
     fn layerNorm(work: Work, weight: []const i8, count: usize) void {
         const row = ops.rowBytes(weight.len);
         const mine = work.team.part(count, 1);
-        work.kernels.rows_layer_norm(&.{
+        work.operators().rows_layer_norm(&.{
             .x = work.rows.x + mine.from * row,
             .weight = weight.ptr,
             .out = work.rows.norm + mine.from * row,
@@ -316,6 +337,7 @@ const Work = struct {
             .rows = @intCast(mine.to - mine.from),
             .cols = matrix.cols,
             .shift = matrix.shift,
+            .root = matrix.root,
             .perturb_shift = if (work.noise) |of| of.noise.perturb_shift else 0,
             .pairs = if (work.noise) |of| of.count else 0,
             .a = a + mine.from,
@@ -335,7 +357,7 @@ const Work = struct {
         work.matmul(first + 1, h, rows.recurrent, rows.members);
         for (0..rows.members) |m| {
             const at = m * row + mine.from;
-            work.kernels.row_forget_gate(&.{
+            work.operators().row_forget_gate(&.{
                 .a = rows.a + t * rows.members * row + at,
                 .b = rows.recurrent + at,
                 .bias = work.model.layer(l, .bf).ptr + mine.from,
@@ -351,7 +373,7 @@ const Work = struct {
         for (0..rows.members) |m| {
             const at = m * row + mine.from;
             const x = rows.x + t * rows.members * row + at;
-            work.kernels.row_state_update(&.{
+            work.operators().row_state_update(&.{
                 .a = rows.b + t * rows.members * row + at,
                 .b = rows.recurrent + at,
                 .bias = work.model.layer(l, .bh).ptr + mine.from,

@@ -1,85 +1,39 @@
-// The plain twin of every int8 kernel: loops that read like the formulas in ops.zig, on every machine, and the oracle
-// that the SIMD tiers are tested against. Not fast. Read next: vector.zig, the same kernels in lanes.
+// The plain twin of the int8 kernels: loops that read like the formulas in ops.zig, on every machine, and the oracle
+// that the SIMD tiers are tested against. Not fast. Read next: scalar_operators.zig (norms, gates, loss), scalar_normal.zig
+// (rule nano-egg's noise), and vector.zig, the same kernels in lanes.
 const layout = @import("layout.zig");
+const normal = @import("scalar_normal.zig");
 const ops = @import("ops.zig");
+const plain = @import("plain.zig");
+const Operators = @import("scalar_operators.zig").Operators;
 
 const group_lanes = layout.group_lanes;
 const pair_lanes = layout.pair_lanes;
+const at = plain.at;
+const clip = plain.clip;
+const get = plain.get;
+const put = plain.put;
+const signed = plain.signed;
 
 pub const table: ops.Table = .{
     .bias = 0,
     .embed = &embed,
     .matmul = &matmul,
     .noise_dot = &noiseDot,
-    .layer_norm = &layerNorm,
-    .forget_gate = &forgetGate,
-    .state_update = &stateUpdate,
     .add = &add,
-    .loss = &loss,
-    .noise_fill = &noiseFill,
     .update = &update,
     .peak = &peak,
     .rows_matmul = &rowsMatmul,
     .rows_noise_dot = &rowsNoiseDot,
-    .rows_layer_norm = &rowsLayerNorm,
-    .row_forget_gate = &rowForgetGate,
-    .row_state_update = &rowStateUpdate,
-    .rows_loss = &rowsLoss,
+    .egg_c = Operators(.egg_c).table,
+    .nano_egg = Operators(.nano_egg).table,
+    .noise_fill = &noiseFill,
+    .normal_fill = &normal.normalFill,
+    .normal_products = &normal.normalProducts,
+    .perturb_vector = &normal.perturbVector,
+    .perturb_embedded = &normal.perturbEmbedded,
+    .update_vector = &updateVector,
 };
-
-/// floor(16 * 2^(i/16)), i = 0..255: the weights of egg.c's integer softmax. Made at compile time.
-pub const exp2_table: [256]i32 = blk: {
-    // 2^(j/16) * 2^19, rounded down, j = 0..15; a power of two more is a shift less.
-    const mantissa = exp2_mantissa;
-    var values: [256]i32 = undefined;
-    for (&values, 0..) |*value, i| value.* = mantissa[i & 15] >> @intCast(15 - (i >> 4));
-    break :blk values;
-};
-
-/// floor(2^(j/16) * 2^19), j = 0..15.
-pub const exp2_mantissa: [16]i32 = blk: {
-    // 2^(1/16) by integer arithmetic: the largest r with r^16 <= 2^j * 2^(19*16).
-    @setEvalBranchQuota(20000);
-    var values: [16]i32 = undefined;
-    for (&values, 0..) |*value, j| {
-        var low: u1024 = 1 << 19;
-        var high: u1024 = 1 << 20;
-        while (high - low > 1) {
-            const middle = (low + high) / 2;
-            var power = middle;
-            for (0..4) |_| power *= power;
-            if (power <= @as(u1024, 1) << (j + 19 * 16)) low = middle else high = middle;
-        }
-        value.* = @intCast(low);
-    }
-    break :blk values;
-};
-
-/// egg.c's log2 in 1/16: 16 * floor(log2 z) + 4 bits of linear mantissa - 64; 0 for z <= 0.
-pub fn log2fix(z: i32) i32 {
-    if (z <= 0) return 0;
-    const k: i32 = 31 - @as(i32, @clz(z));
-    const rest = z - (@as(i32, 1) << @intCast(k));
-    const fraction = if (k >= 4) rest >> @intCast(k - 4) else rest << @intCast(4 - k);
-    return 16 * k + fraction - 64;
-}
-
-pub fn clip(v: i32) i8 {
-    return @intCast(@min(@max(v, -127), 127));
-}
-
-/// Byte index of input `k` of `lane` in an activation buffer.
-inline fn at(k: usize, lane: usize, groups: usize) usize {
-    return ((k >> 2) * groups * group_lanes + lane) * 4 + (k & 3);
-}
-
-fn get(buffer: [*]const u8, k: usize, lane: usize, groups: usize) i32 {
-    return @as(i8, @bitCast(buffer[at(k, lane, groups)]));
-}
-
-fn put(buffer: [*]u8, k: usize, lane: usize, groups: usize, value: i8) void {
-    buffer[at(k, lane, groups)] = @bitCast(value);
-}
 
 fn embed(op: *const ops.Embed) callconv(.c) void {
     for (0..op.groups * group_lanes) |lane| {
@@ -102,10 +56,14 @@ fn matmul(op: *const ops.Matmul) callconv(.c) void {
             for (&sums, 0..) |*sum, lane| {
                 const dot = op.dots + group * group_lanes;
                 if (op.perturbed != 0) sum.* += (dot[lane] * a[r * pair_lanes + lane % pair_lanes]) >> @intCast(op.perturb_shift);
-                put(op.out, r, group * group_lanes + lane, op.groups, clip(sum.* >> @intCast(op.shift)));
+                put(op.out, r, group * group_lanes + lane, op.groups, clip(scaled(sum.*, op.shift, op.root)));
             }
         }
     }
+}
+
+fn scaled(sum: i32, shift: u32, root: u32) i32 {
+    return @divFloor(sum >> @intCast(shift), @as(i32, @intCast(root)));
 }
 
 fn noiseDot(op: *const ops.NoiseDot) callconv(.c) void {
@@ -117,51 +75,9 @@ fn noiseDot(op: *const ops.NoiseDot) callconv(.c) void {
     }
 }
 
-fn layerNorm(op: *const ops.LayerNorm) callconv(.c) void {
-    for (0..op.groups * group_lanes) |lane| {
-        var sum: i32 = 0;
-        for (0..op.width) |k| sum += @intCast(@abs(get(op.x, k, lane, op.groups)));
-        const mean = @max(1, @divTrunc(sum, @as(i32, @intCast(op.width))));
-        for (0..op.width) |k| {
-            put(op.out, k, lane, op.groups, clip(@divTrunc(get(op.x, k, lane, op.groups) * op.weight[k], mean)));
-        }
-    }
-}
-
-fn forgetGate(op: *const ops.ForgetGate) callconv(.c) void {
-    for (0..op.groups * group_lanes) |lane| {
-        for (0..op.width) |k| {
-            const f = clip(clip(get(op.a, k, lane, op.groups) + get(op.b, k, lane, op.groups)) + @as(i32, op.bias[k]));
-            put(op.f, k, lane, op.groups, f);
-            put(op.g, k, lane, op.groups, @intCast(((@as(i32, f) + 127) * get(op.h, k, lane, op.groups)) >> 8));
-        }
-    }
-}
-
-fn stateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
-    for (0..op.groups * group_lanes) |lane| {
-        for (0..op.width) |k| {
-            const c = clip(clip(get(op.a, k, lane, op.groups) + get(op.b, k, lane, op.groups)) + @as(i32, op.bias[k]));
-            const f = get(op.f, k, lane, op.groups);
-            const before = get(op.h, k, lane, op.groups);
-            const h = clip(before + (((f + 127) * (c - before)) >> 8));
-            put(op.h, k, lane, op.groups, h);
-            put(op.out, k, lane, op.groups, clip(h + get(op.residual, k, lane, op.groups)));
-        }
-    }
-}
-
 fn add(a: [*]const u8, b: [*]const u8, out: [*]u8, bytes: usize) callconv(.c) void {
     for (0..bytes) |i| {
         out[i] = @bitCast(clip(@as(i32, @as(i8, @bitCast(a[i]))) + @as(i8, @bitCast(b[i]))));
-    }
-}
-
-fn loss(op: *const ops.Loss) callconv(.c) void {
-    for (0..op.groups * group_lanes) |lane| {
-        var z: i32 = 0;
-        for (0..op.vocabulary) |v| z += exp2_table[@intCast(get(op.logits, v, lane, op.groups) + 128)];
-        op.losses[lane] += log2fix(z) - (get(op.logits, op.targets[lane], lane, op.groups) + 128);
     }
 }
 
@@ -242,22 +158,37 @@ fn update(op: *ops.Update) callconv(.c) void {
                 const a = op.a + group * op.noise_stride + r * pair_lanes;
                 const b = op.b + group * op.noise_stride + (k >> 2) * pair_lanes * 4 + (k & 3);
                 const fitness = op.fitness + group * pair_lanes;
-                for (0..pair_lanes) |lane| vote += @as(i32, fitness[lane]) * a[lane] * b[lane * 4];
+                for (0..pair_lanes) |lane| vote += fitness[lane] * counted(a[lane], op.signs) * counted(b[lane * 4], op.signs);
             }
-            if (op.last == 0) {
-                op.votes[r * padded + k] = vote;
-                continue;
-            }
-            const weight = &op.weights[r * op.cols + k];
-            const change: i8 = if (vote > op.threshold and weight.* < 127) 1 else if (vote < -op.threshold and weight.* > -127) -1 else 0;
-            weight.* += change;
-            op.changed += @abs(change);
+            if (op.last == 0) op.votes[r * padded + k] = vote else op.changed += move(&op.weights[r * op.cols + k], vote, op.bounds);
         }
     }
 }
 
-fn signed(byte: u8) i32 {
-    return @as(i8, @bitCast(byte));
+fn updateVector(op: *ops.UpdateVector) callconv(.c) void {
+    op.changed = 0;
+    for (0..op.rows) |r| {
+        var vote: i32 = if (op.first != 0) 0 else op.votes[r];
+        for (0..op.groups) |group| {
+            const noise: [*]align(1) const i16 = @ptrCast(@as([*]const u8, @ptrCast(op.noise)) + group * op.noise_stride);
+            for (0..pair_lanes) |lane| vote += op.fitness[group * pair_lanes + lane] * counted(noise[r * pair_lanes + lane], op.signs);
+        }
+        if (op.last == 0) op.votes[r] = vote else op.changed += move(&op.weights[r], vote, op.bounds);
+    }
+}
+
+/// A noise value, or its sign.
+fn counted(value: i32, signs: u32) i32 {
+    return if (signs == 0) value else @min(@max(value, -1), 1);
+}
+
+/// Moves a weight by its votes; returns by how much.
+fn move(weight: *i8, votes: i32, bounds: ops.Bounds) u32 {
+    const vote = if (bounds.zero_falls != 0 and votes <= 0) votes - 1 else votes;
+    const before = weight.*;
+    if (vote > bounds.above) weight.* = clip(@as(i32, before) + 1);
+    if (vote < bounds.below) weight.* = clip(@as(i32, before) - 1);
+    return @abs(weight.* - before);
 }
 
 fn rowsMatmul(op: *const ops.RowsMatmul) callconv(.c) void {
@@ -267,7 +198,7 @@ fn rowsMatmul(op: *const ops.RowsMatmul) callconv(.c) void {
             var sum: i32 = 0;
             for (x[0..op.cols], op.weights[r * op.cols ..][0..op.cols]) |input, w| sum += signed(input) * w;
             if (op.pairs != 0) sum += (op.dots[j] * op.a[j / 2 % op.pairs * op.a_stride + r]) >> @intCast(op.perturb_shift);
-            op.out[j * op.out_stride + r] = @bitCast(clip(sum >> @intCast(op.shift)));
+            op.out[j * op.out_stride + r] = @bitCast(clip(scaled(sum, op.shift, op.root)));
         }
     }
 }
@@ -279,40 +210,4 @@ fn rowsNoiseDot(op: *const ops.RowsNoiseDot) callconv(.c) void {
         for (op.x[j * ops.rowBytes(op.cols) ..][0..op.cols], b[0..op.cols]) |input, factor| sum += signed(input) * factor;
         op.dots[j] = if (j % 2 == 0) sum else -sum;
     }
-}
-
-fn rowsLayerNorm(op: *const ops.RowsLayerNorm) callconv(.c) void {
-    for (0..op.count) |t| {
-        const x = op.x[t * ops.rowBytes(op.width) ..][0..op.width];
-        var sum: i32 = 0;
-        for (x) |value| sum += @intCast(@abs(signed(value)));
-        const mean = @max(1, @divTrunc(sum, @as(i32, @intCast(op.width))));
-        for (x, op.weight[0..op.width], op.out[t * ops.rowBytes(op.width) ..][0..op.width]) |value, weight, *out| {
-            out.* = @bitCast(clip(@divTrunc(signed(value) * weight, mean)));
-        }
-    }
-}
-
-fn rowForgetGate(op: *const ops.ForgetGate) callconv(.c) void {
-    for (0..op.width) |k| {
-        const f = clip(clip(signed(op.a[k]) + signed(op.b[k])) + @as(i32, op.bias[k]));
-        op.f[k] = @bitCast(f);
-        op.g[k] = @bitCast(@as(i8, @intCast(((@as(i32, f) + 127) * signed(op.h[k])) >> 8)));
-    }
-}
-
-fn rowStateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
-    for (0..op.width) |k| {
-        const c = clip(clip(signed(op.a[k]) + signed(op.b[k])) + @as(i32, op.bias[k]));
-        const before = signed(op.h[k]);
-        const h = clip(before + (((signed(op.f[k]) + 127) * (c - before)) >> 8));
-        op.h[k] = @bitCast(h);
-        op.out[k] = @bitCast(clip(h + signed(op.residual[k])));
-    }
-}
-
-fn rowsLoss(op: *ops.RowsLoss) callconv(.c) void {
-    var z: i32 = 0;
-    for (op.logits[0..op.vocabulary]) |logit| z += exp2_table[@intCast(signed(logit) + 128)];
-    op.loss = log2fix(z) - (signed(op.logits[op.target]) + 128);
 }

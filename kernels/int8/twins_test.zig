@@ -4,35 +4,37 @@ const std = @import("std");
 const cpu = @import("../cpu.zig");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
+const Rule = @import("rule.zig").Rule;
 const scalar = @import("scalar.zig");
+const simd = @import("lanes.zig");
 
 const gpa = std.testing.allocator;
 const pair_lanes = layout.pair_lanes;
 const group_lanes = layout.group_lanes;
 
 /// The same values in an oracle buffer (unbiased) and in the tier's form.
-const Both = struct {
+pub const Both = struct {
     plain: []u8,
     tier: []u8,
     bias: u8,
 
-    fn init(bytes: usize, bias: u8) !Both {
+    pub fn init(bytes: usize, bias: u8) !Both {
         const both: Both = .{ .plain = try gpa.alloc(u8, bytes), .tier = try gpa.alloc(u8, bytes), .bias = bias };
         @memset(both.plain, 0);
         @memset(both.tier, bias);
         return both;
     }
-    fn deinit(both: Both) void {
+    pub fn deinit(both: Both) void {
         gpa.free(both.plain);
         gpa.free(both.tier);
     }
-    fn fill(both: Both, random: std.Random, style: Style) void {
+    pub fn fill(both: Both, random: std.Random, style: Style) void {
         for (both.plain, both.tier) |*p, *t| {
             p.* = @bitCast(value(random, style));
             t.* = p.* ^ both.bias;
         }
     }
-    fn expectSame(both: Both) !void {
+    pub fn expectSame(both: Both) !void {
         for (both.plain, both.tier, 0..) |p, t, i| {
             if (p != t ^ both.bias) {
                 std.debug.print("byte {d}: scalar {d}, tier {d}\n", .{ i, @as(i8, @bitCast(p)), @as(i8, @bitCast(t ^ both.bias)) });
@@ -42,7 +44,7 @@ const Both = struct {
     }
 };
 
-const Style = enum { any, small, extreme, zero };
+pub const Style = enum { any, small, extreme, zero };
 
 fn value(random: std.Random, style: Style) i8 {
     return switch (style) {
@@ -53,17 +55,18 @@ fn value(random: std.Random, style: Style) i8 {
     };
 }
 
-const styles = [_]Style{ .any, .small, .extreme, .zero };
-const widths = [_]u32{ 16, 48, 64, 80, 128, 208 };
+const rules = std.enums.values(Rule);
+pub const styles = [_]Style{ .any, .small, .extreme, .zero };
+pub const widths = [_]u32{ 16, 48, 64, 80, 128, 208 };
 
-fn randomI8(random: std.Random, n: usize, low: i8, high: i8) ![]i8 {
+pub fn randomI8(random: std.Random, n: usize, low: i8, high: i8) ![]i8 {
     const values = try gpa.alloc(i8, n);
     for (values) |*v| v.* = random.intRangeAtMost(i8, low, high);
     return values;
 }
 
 /// Runs `case` for every available tier but the oracle itself.
-fn everyTier(comptime case: fn (*const ops.Table, std.Random) anyerror!void) !void {
+pub fn everyTier(comptime case: fn (*const ops.Table, std.Random) anyerror!void) !void {
     var tiers: u32 = 0;
     for (std.enums.values(cpu.Tier)) |tier| {
         if (tier == .scalar or !cpu.available(tier)) continue;
@@ -116,13 +119,14 @@ test "matmul, clean and perturbed" {
                     offset.* = 0;
                     for (weights[r * cols ..][0..cols]) |w| offset.* -= w * @as(i32, bias);
                 }
-                const a = try randomI8(random, groups * rows * pair_lanes, -31, 31);
+                const a = try randomI8(random, groups * rows * pair_lanes, -31, 31); // of either rule
                 defer gpa.free(a);
                 const scratch = try gpa.alignedAlloc(u8, .@"64", ops.matmulScratchBytes(cols, groups));
                 defer gpa.free(scratch);
                 var dots: [4 * group_lanes]i32 = undefined;
-                for (&dots) |*d| d.* = random.intRangeAtMost(i32, -8_000_000, 8_000_000);
-                for ([_]u32{ 0, 1 }) |perturbed| {
+                for ([_]u32{ 0, 1, 1, 0, 1, 1, 1 }, [_]u32{ 1, 1, 3, 5, 11, 47, 127 }, [_]u32{ 31, 86, 86, 31, 86, 86, 31 }) |perturbed, root, noise_max| {
+                    const products = cols * 127 * noise_max;
+                    for (&dots) |*d| d.* = random.intRangeAtMost(i32, -@as(i32, @intCast(products)), @intCast(products));
                     var op: ops.Matmul = .{
                         .x = x.plain.ptr,
                         .weights = weights.ptr,
@@ -131,15 +135,19 @@ test "matmul, clean and perturbed" {
                         .rows = rows,
                         .cols = cols,
                         .groups = groups,
-                        .shift = 8 + perturbed,
+                        .shift = if (root == 1) 8 + perturbed else 4,
+                        .root = root,
                         .perturb_shift = 8,
                         .perturbed = perturbed,
+                        .noise_max = noise_max,
                         .a = a.ptr,
                         .a_stride = rows * pair_lanes,
                         .dots = &dots,
                         .scratch = scratch.ptr,
                         .ahead = @ptrCast(a.ptr),
                         .ahead_bytes = rows * pair_lanes,
+                        .soon = undefined,
+                        .soon_bytes = 0,
                     };
                     scalar.table.matmul(&op);
                     op.x = x.tier.ptr;
@@ -210,15 +218,22 @@ test "layer norm" {
                 x.fill(random, style);
                 const out: Both = try .init(x.plain.len, x.bias);
                 defer out.deinit();
-                const weight = try gpa.alloc(i8, width);
+                const weight = try gpa.alloc(i8, x.plain.len); // as long as rules with vectors of each member take it
                 defer gpa.free(weight);
                 for (weight) |*w| w.* = value(random, weight_style);
-                var op: ops.LayerNorm = .{ .x = x.plain.ptr, .weight = weight.ptr, .out = out.plain.ptr, .width = width, .groups = groups };
-                scalar.table.layer_norm(&op);
-                op.x = x.tier.ptr;
-                op.out = out.tier.ptr;
-                table.layer_norm(&op);
-                try out.expectSame();
+                // Means below one are a case of their own.
+                if (style == .small) for (0..x.plain.len / 4) |i| if (i % group_lanes < 5) {
+                    @memset(x.plain[i * 4 ..][0..4], 0);
+                    @memset(x.tier[i * 4 ..][0..4], x.bias);
+                };
+                for (rules) |rule| {
+                    var op: ops.LayerNorm = .{ .x = x.plain.ptr, .weight = weight.ptr, .out = out.plain.ptr, .width = width, .groups = groups };
+                    scalar.table.operators(rule).layer_norm(&op);
+                    op.x = x.tier.ptr;
+                    op.out = out.tier.ptr;
+                    table.operators(rule).layer_norm(&op);
+                    try out.expectSame();
+                }
             };
         }
     }.case);
@@ -236,16 +251,16 @@ test "gates and residual" {
                     buffer.fill(random, style);
                 }
                 defer for (buffers) |buffer| buffer.deinit();
-                const vector = try randomI8(random, width, -127, 127);
+                const vector = try randomI8(random, bytes, -127, 127);
                 defer gpa.free(vector);
                 const a, const b, const h, const f, const g, const residual, const out, const sum = buffers;
-                for ([_]*const ops.Table{ &scalar.table, table }, 0..) |kernels, side| {
+                for (rules) |rule| for ([_]*const ops.Table{ &scalar.table, table }, 0..) |kernels, side| {
                     const pick = struct {
                         fn pick(both: Both, which: usize) [*]u8 {
                             return if (which == 0) both.plain.ptr else both.tier.ptr;
                         }
                     }.pick;
-                    kernels.forget_gate(&.{
+                    kernels.operators(rule).forget_gate(&.{
                         .a = pick(a, side),
                         .b = pick(b, side),
                         .bias = vector.ptr,
@@ -255,7 +270,7 @@ test "gates and residual" {
                         .width = width,
                         .groups = groups,
                     });
-                    kernels.state_update(&.{
+                    kernels.operators(rule).state_update(&.{
                         .a = pick(g, side),
                         .b = pick(b, side),
                         .bias = vector.ptr,
@@ -267,7 +282,7 @@ test "gates and residual" {
                         .groups = groups,
                     });
                     kernels.add(pick(a, side), pick(out, side), pick(sum, side), bytes);
-                }
+                };
                 for (buffers) |buffer| try buffer.expectSame();
             };
         }
@@ -283,11 +298,13 @@ test "loss" {
                 logits.fill(random, style);
                 var targets: [3 * group_lanes]u8 = undefined;
                 for (&targets) |*t| t.* = @intCast(random.uintLessThan(u32, vocabulary));
-                var losses: [2][3 * group_lanes]i32 = @splat(@splat(1000));
-                for ([_][]u8{ logits.plain, logits.tier }, [_]*const ops.Table{ &scalar.table, table }, &losses) |input, kernels, *out| {
-                    kernels.loss(&.{ .logits = input.ptr, .targets = &targets, .losses = out, .vocabulary = vocabulary, .groups = groups });
+                for (rules) |rule| {
+                    var losses: [2][3 * group_lanes]i32 = @splat(@splat(1000));
+                    for ([_][]u8{ logits.plain, logits.tier }, [_]*const ops.Table{ &scalar.table, table }, &losses) |input, kernels, *out| {
+                        kernels.operators(rule).loss(&.{ .logits = input.ptr, .targets = &targets, .losses = out, .vocabulary = vocabulary, .groups = groups });
+                    }
+                    try std.testing.expectEqualSlices(i32, &losses[0], &losses[1]);
                 }
-                try std.testing.expectEqualSlices(i32, &losses[0], &losses[1]);
             };
         }
     }.case);
@@ -303,7 +320,7 @@ test "update" {
                 const block = (rows + cols) * pair_lanes;
                 const votes = try gpa.alignedAlloc(i32, .@"64", rows * layout.alignUp(cols, ops.update_cols));
                 defer gpa.free(votes);
-                const noise = try randomI8(random, groups * block, -31, 31);
+                const noise = try randomI8(random, groups * block, -86, 86);
                 defer gpa.free(noise);
                 const fitness = try randomI8(random, groups * pair_lanes, -1, 1);
                 defer gpa.free(fitness);
@@ -316,40 +333,50 @@ test "update" {
                 defer gpa.free(tier);
                 const offsets = try gpa.alloc(i32, rows);
                 defer gpa.free(offsets);
-                @memset(offsets, 5);
-                var changed: [2]u32 = undefined;
-                for ([_][]i8{ plain, tier }, [_]*const ops.Table{ &scalar.table, table }, 0..) |weights, kernels, side| {
-                    changed[side] = 0;
-                    var first: u32 = 0;
-                    while (first < groups) : (first += ops.update_groups) {
-                        var op: ops.Update = .{
-                            .weights = weights.ptr,
-                            .offsets = offsets.ptr,
-                            .a = noise.ptr + first * block,
-                            .b = noise.ptr + first * block + rows * pair_lanes,
-                            .noise_stride = block,
-                            .fitness = fitness.ptr + first * pair_lanes,
-                            .scratch = scratch.ptr,
-                            .votes = votes.ptr,
-                            .rows = rows,
-                            .cols = cols,
-                            .groups = @min(ops.update_groups, groups - first),
-                            .threshold = @intCast(160 * groups),
-                            .first = @intFromBool(first == 0),
-                            .last = @intFromBool(first + ops.update_groups >= groups),
-                            .changed = 77,
-                        };
-                        kernels.update(&op);
-                        changed[side] += op.changed;
+                const votes_bound: i32 = @intCast(160 * groups);
+                for ([_]ops.Bounds{
+                    .{ .above = votes_bound, .below = -votes_bound, .zero_falls = 0 },
+                    .{ .above = 3, .below = -3, .zero_falls = 0 },
+                    .{ .above = 0, .below = 0, .zero_falls = 1 },
+                }, [_]u32{ 0, 1, 1 }) |bounds, signs| {
+                    @memcpy(plain, before);
+                    @memcpy(tier, before);
+                    @memset(offsets, 5);
+                    var changed: [2]u32 = undefined;
+                    for ([_][]i8{ plain, tier }, [_]*const ops.Table{ &scalar.table, table }, 0..) |weights, kernels, side| {
+                        changed[side] = 0;
+                        var first: u32 = 0;
+                        while (first < groups) : (first += ops.update_groups) {
+                            var op: ops.Update = .{
+                                .weights = weights.ptr,
+                                .offsets = offsets.ptr,
+                                .a = noise.ptr + first * block,
+                                .b = noise.ptr + first * block + rows * pair_lanes,
+                                .noise_stride = block,
+                                .fitness = fitness.ptr + first * pair_lanes,
+                                .scratch = scratch.ptr,
+                                .votes = votes.ptr,
+                                .rows = rows,
+                                .cols = cols,
+                                .groups = @min(ops.update_groups, groups - first),
+                                .signs = signs,
+                                .bounds = bounds,
+                                .first = @intFromBool(first == 0),
+                                .last = @intFromBool(first + ops.update_groups >= groups),
+                                .changed = 77,
+                            };
+                            kernels.update(&op);
+                            changed[side] += op.changed;
+                        }
                     }
+                    try std.testing.expectEqualSlices(i8, plain, tier);
+                    for (offsets, 0..) |offset, r| {
+                        var moved: i32 = 0;
+                        for (before[r * cols ..][0..cols], tier[r * cols ..][0..cols]) |old, new| moved += @as(i32, new) - old;
+                        try std.testing.expectEqual(5 - moved * @as(i32, @intCast(table.bias)), offset);
+                    }
+                    try std.testing.expectEqual(changed[0], changed[1]);
                 }
-                try std.testing.expectEqualSlices(i8, plain, tier);
-                for (offsets, 0..) |offset, r| {
-                    var moved: i32 = 0;
-                    for (before[r * cols ..][0..cols], tier[r * cols ..][0..cols]) |old, new| moved += @as(i32, new) - old;
-                    try std.testing.expectEqual(5 - moved * @as(i32, @intCast(table.bias)), offset);
-                }
-                try std.testing.expectEqual(changed[0], changed[1]);
             };
         }
     }.case);
@@ -373,11 +400,33 @@ fn expectSameRows(both: Both, tokens: usize, width: usize, bias: u8) !void {
     };
 }
 
+test "division by a root, every quotient there is" {
+    for (3..128) |root| {
+        if (root & (root - 1) == 0) continue;
+        const by: simd.Root = .init(@intCast(root));
+        var n: i32 = -140 * @as(i32, @intCast(root));
+        while (n <= 140 * @as(i32, @intCast(root))) : (n += 16) {
+            const values: simd.V16 = @as(simd.V16, @splat(n)) + std.simd.iota(i32, 16);
+            const quotients: [16]i32 = by.divide32(values);
+            const short: [16]i16 = by.divide16(16, @truncate(values), struct {
+                fn mulHigh(a: @Vector(16, u16), b: @Vector(16, u16)) @Vector(16, u16) {
+                    return @truncate((@as(@Vector(16, u32), a) * b) >> @splat(16));
+                }
+            }.mulHigh);
+            for (quotients, short, 0..) |q, q16, i| {
+                const expected = @divFloor(n + @as(i32, @intCast(i)), @as(i32, @intCast(root)));
+                try std.testing.expectEqual(@min(@max(expected, -128), 127), q);
+                try std.testing.expectEqual(@min(@max(expected, -127), 127), @min(@max(q16, -127), 127));
+            }
+        }
+    }
+}
+
 test "rows: matrix products and noise dots" {
     try everyTier(struct {
         fn case(table: *const ops.Table, random: std.Random) !void {
             const bias: u8 = @intCast(table.bias);
-            for (widths) |cols| for ([_]u32{ 16, 48, 128 }) |rows| for ([_]u32{ 1, 2, 3, 8 }) |count| for (styles) |style| for ([_]u32{ 0, 1, 3 }) |pairs| {
+            for (widths) |cols| for ([_]u32{ 16, 48, 128 }) |rows| for ([_]u32{ 1, 2, 3, 8 }) |count| for (styles) |style| for ([_]u32{ 0, 1, 3, 1 }, [_]u32{ 1, 1, 7, 127 }) |pairs, root| {
                 const x = try initRows(count, cols, bias, random, style);
                 defer x.deinit();
                 const out = try initRows(count, rows, bias, random, .zero);
@@ -421,7 +470,8 @@ test "rows: matrix products and noise dots" {
                         .count = count,
                         .rows = rows,
                         .cols = cols,
-                        .shift = 8,
+                        .shift = if (root == 1) 8 else 4,
+                        .root = root,
                         .perturb_shift = 8,
                         .pairs = pairs,
                         .a = noise.ptr,
@@ -449,42 +499,46 @@ test "rows: layer norm, gates, loss" {
                 defer x.deinit();
                 const out = try initRows(tokens, width, bias, random, .any);
                 defer out.deinit();
-                scalar.table.rows_layer_norm(&.{ .x = x.plain.ptr, .weight = weight.ptr, .out = out.plain.ptr, .count = tokens, .width = width });
-                table.rows_layer_norm(&.{ .x = x.tier.ptr, .weight = weight.ptr, .out = out.tier.ptr, .count = tokens, .width = width });
-                try expectSameRows(out, tokens, width, bias);
-
                 var buffers: [7]Both = undefined;
                 for (&buffers) |*buffer| buffer.* = try initRows(1, width, bias, random, style);
                 defer for (buffers) |buffer| buffer.deinit();
                 const a, const b, const h, const f, const g, const residual, const sum = buffers;
-                const sides = [2][7][*]u8{
-                    .{ a.plain.ptr, b.plain.ptr, h.plain.ptr, f.plain.ptr, g.plain.ptr, residual.plain.ptr, sum.plain.ptr },
-                    .{ a.tier.ptr, b.tier.ptr, h.tier.ptr, f.tier.ptr, g.tier.ptr, residual.tier.ptr, sum.tier.ptr },
-                };
-                for ([_]*const ops.Table{ &scalar.table, table }, sides) |kernels, side| {
-                    kernels.row_forget_gate(&.{ .a = side[0], .b = side[1], .bias = weight.ptr, .h = side[2], .f = side[3], .g = side[4], .width = width, .groups = 0 });
-                    kernels.row_state_update(&.{
-                        .a = side[4],
-                        .b = side[1],
-                        .bias = weight.ptr,
-                        .f = side[3],
-                        .residual = side[5],
-                        .h = side[2],
-                        .out = side[6],
-                        .width = width,
-                        .groups = 0,
-                    });
-                }
-                for (buffers) |buffer| try expectSameRows(buffer, 1, width, bias);
+                for (rules) |rule| {
+                    const oracle = scalar.table.operators(rule);
+                    const operators = table.operators(rule);
+                    oracle.rows_layer_norm(&.{ .x = x.plain.ptr, .weight = weight.ptr, .out = out.plain.ptr, .count = tokens, .width = width });
+                    operators.rows_layer_norm(&.{ .x = x.tier.ptr, .weight = weight.ptr, .out = out.tier.ptr, .count = tokens, .width = width });
+                    try expectSameRows(out, tokens, width, bias);
 
-                if (width > 256) continue;
-                var losses: [2]i32 = undefined;
-                for ([_]*const ops.Table{ &scalar.table, table }, [_][]u8{ x.plain, x.tier }, &losses) |kernels, logits, *loss| {
-                    var op: ops.RowsLoss = .{ .logits = logits.ptr, .vocabulary = width, .target = width - 3, .loss = 0 };
-                    kernels.rows_loss(&op);
-                    loss.* = op.loss;
+                    const sides = [2][7][*]u8{
+                        .{ a.plain.ptr, b.plain.ptr, h.plain.ptr, f.plain.ptr, g.plain.ptr, residual.plain.ptr, sum.plain.ptr },
+                        .{ a.tier.ptr, b.tier.ptr, h.tier.ptr, f.tier.ptr, g.tier.ptr, residual.tier.ptr, sum.tier.ptr },
+                    };
+                    for ([_]*const ops.Operators{ oracle, operators }, sides) |kernels, side| {
+                        kernels.row_forget_gate(&.{ .a = side[0], .b = side[1], .bias = weight.ptr, .h = side[2], .f = side[3], .g = side[4], .width = width, .groups = 0 });
+                        kernels.row_state_update(&.{
+                            .a = side[4],
+                            .b = side[1],
+                            .bias = weight.ptr,
+                            .f = side[3],
+                            .residual = side[5],
+                            .h = side[2],
+                            .out = side[6],
+                            .width = width,
+                            .groups = 0,
+                        });
+                    }
+                    for (buffers) |buffer| try expectSameRows(buffer, 1, width, bias);
+
+                    if (width > 256) continue;
+                    var losses: [2]i32 = undefined;
+                    for ([_]*const ops.Operators{ oracle, operators }, [_][]u8{ x.plain, x.tier }, &losses) |kernels, logits, *loss| {
+                        var op: ops.RowsLoss = .{ .logits = logits.ptr, .vocabulary = width, .target = width - 3, .loss = 0 };
+                        kernels.rows_loss(&op);
+                        loss.* = op.loss;
+                    }
+                    try std.testing.expectEqual(losses[0], losses[1]);
                 }
-                try std.testing.expectEqual(losses[0], losses[1]);
             };
         }
     }.case);

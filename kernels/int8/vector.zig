@@ -1,11 +1,14 @@
 // The int8 kernels in SIMD: members in lanes, one source for every tier. `dot` brings the few instructions that differ
 // (dot_avx512vnni.zig and its like). Meaning and arguments: ops.zig. Oracle: scalar.zig. Bit for bit the same.
-// Read next: vector_rows.zig (few members), vector_update.zig (the votes), lanes.zig.
+// Read next: vector_operators.zig (norms, gates, loss), vector_rows.zig (few members), vector_update.zig (the votes),
+// vector_normal.zig (rule nano-egg's noise), lanes.zig.
 const std = @import("std");
 const simd = @import("lanes.zig");
 const layout = @import("layout.zig");
 const ops = @import("ops.zig");
 const Blocks = @import("vector_blocks.zig").Blocks;
+const Normal = @import("vector_normal.zig").Normal;
+const Operators = @import("vector_operators.zig").Operators;
 const Rows = @import("vector_rows.zig").Rows;
 const Update = @import("vector_update.zig").Update;
 
@@ -29,40 +32,34 @@ const clippedAdd = simd.clippedAdd;
 const reciprocals = simd.reciprocals;
 const transpose16 = simd.transpose16;
 
-/// Largest magnitude of a noise value.
-const noise_max = 31;
-
 pub fn Kernels(comptime dot: type) type {
     const blocks = Blocks(dot);
     const few = Rows(dot);
+    const normal = Normal(dot);
+    const update = Update(dot);
     return struct {
         const bias64 = blocks.bias64;
         const signed = blocks.signed;
         const stored = blocks.stored;
-        const normBlock = blocks.normBlock;
-        const forgetBlock = blocks.forgetBlock;
-        const stateBlock = blocks.stateBlock;
-        const addWeights = blocks.addWeights;
 
         pub const table: ops.Table = .{
             .bias = dot.bias,
             .embed = &embed,
             .matmul = &matmul,
             .noise_dot = &noiseDot,
-            .layer_norm = &layerNorm,
-            .forget_gate = &forgetGate,
-            .state_update = &stateUpdate,
             .add = &add,
-            .loss = &loss,
-            .noise_fill = &noiseFill,
-            .update = &Update(dot).update,
+            .update = &update.update,
             .peak = &@import("peak.zig").Peak(dot).peak,
             .rows_matmul = &few.rowsMatmul,
             .rows_noise_dot = &few.rowsNoiseDot,
-            .rows_layer_norm = &few.rowsLayerNorm,
-            .row_forget_gate = &few.rowForgetGate,
-            .row_state_update = &few.rowStateUpdate,
-            .rows_loss = &few.rowsLoss,
+            .egg_c = Operators(dot, .egg_c).table,
+            .nano_egg = Operators(dot, .nano_egg).table,
+            .noise_fill = &noiseFill,
+            .normal_fill = &normal.normalFill,
+            .normal_products = &normal.normalProducts,
+            .perturb_vector = &normal.perturbVector,
+            .perturb_embedded = &normal.perturbEmbedded,
+            .update_vector = &update.updateVector,
         };
 
         fn embed(op: *const ops.Embed) callconv(.c) void {
@@ -105,24 +102,31 @@ pub fn Kernels(comptime dot: type) type {
         const Term = enum { clean, narrow, wide };
 
         fn shaped(comptime term: Term, op: *const ops.Matmul) void {
-            const wide = dot.wide_tile;
-            if (op.groups * 2 % wide.vectors == 0) return tiles(term, wide.rows, wide.vectors, op);
-            tiles(term, dot.narrow_tile.rows, dot.narrow_tile.vectors, op);
+            if (op.root == 1) scaled(term, false, op) else scaled(term, true, op);
         }
 
-        fn tiles(comptime term: Term, comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul) void {
+        fn scaled(comptime term: Term, comptime divided: bool, op: *const ops.Matmul) void {
+            const wide = dot.wide_tile;
+            if (op.groups * 2 % wide.vectors == 0) return tiles(term, divided, wide.rows, wide.vectors, op);
+            tiles(term, divided, dot.narrow_tile.rows, dot.narrow_tile.vectors, op);
+        }
+
+        fn tiles(comptime term: Term, comptime divided: bool, comptime rows: u32, comptime vectors: u32, op: *const ops.Matmul) void {
             @setEvalBranchQuota(4000);
             const x = if (dot.expands) expandInputs(op) else op.x;
             var row: u32 = 0;
             const lines = op.ahead_bytes / 64;
+            const soon_lines = op.soon_bytes / 64;
             while (row < op.rows) : (row += rows) {
                 var line = row * lines / op.rows;
                 while (line < (row + rows) * lines / op.rows) : (line += 1) {
                     for (0..op.groups) |group| simd.fetchLater(op.ahead + group * op.a_stride + line * 64);
                 }
+                line = row * soon_lines / op.rows;
+                while (line < (row + rows) * soon_lines / op.rows) : (line += 1) simd.fetchLater(op.soon + line * 64);
                 const weights: [*]const u8 = if (dot.expands) expandRows(rows, op, row) else @ptrCast(op.weights + @as(usize, row) * op.cols);
                 var vector: u32 = 0;
-                while (vector < op.groups * 2) : (vector += vectors) tile(term, rows, vectors, op, x, weights, row, vector);
+                while (vector < op.groups * 2) : (vector += vectors) tile(term, divided, rows, vectors, op, x, weights, row, vector);
             }
         }
 
@@ -165,6 +169,7 @@ pub fn Kernels(comptime dot: type) type {
         /// `rows` x `vectors` sums in registers over all inputs, then the rank-one term, the shift and the clip.
         inline fn tile(
             comptime term: Term,
+            comptime divided: bool,
             comptime rows: u32,
             comptime vectors: u32,
             op: *const ops.Matmul,
@@ -214,14 +219,12 @@ pub fn Kernels(comptime dot: type) type {
                     }
                 }
             };
+            const root: simd.Root = if (divided) .init(op.root) else undefined;
             inline for (0..rows / 4) |r4| {
                 inline for (0..vectors) |v| {
-                    const packed_rows: S64 = @bitCast(dot.pack4(
-                        acc[4 * r4][v] >> shift,
-                        acc[4 * r4 + 1][v] >> shift,
-                        acc[4 * r4 + 2][v] >> shift,
-                        acc[4 * r4 + 3][v] >> shift,
-                    ));
+                    var four: [4]V16 = undefined;
+                    inline for (&four, 4 * r4..) |*sum, r| sum.* = acc[r][v] >> shift;
+                    const packed_rows: S64 = @bitCast(dot.pack4(four, if (divided) root else null));
                     store64(op.out + (row / 4 + r4) * lane_bytes + (vector + v) * 64, stored(@max(packed_rows, @as(S64, @splat(-127)))));
                 }
             }
@@ -232,8 +235,8 @@ pub fn Kernels(comptime dot: type) type {
         /// addition saturates, it need not fit: such a value is clipped to the same side in any case.
         fn fitsNarrow(op: *const ops.Matmul) bool {
             const products = @as(u64, op.cols) * 127 * 127 << @intCast(op.perturb_shift);
-            const rank_one = if (dot.dot16_saturates) 0 else @as(u64, op.cols) * 127 * noise_max * noise_max;
-            const high = @as(u64, op.cols) * 127 * noise_max >> 8;
+            const rank_one = if (dot.dot16_saturates) 0 else @as(u64, op.cols) * 127 * op.noise_max * op.noise_max;
+            const high = @as(u64, op.cols) * 127 * op.noise_max >> 8;
             return products + rank_one < 1 << 31 and high < 1 << 15 and op.shift + op.perturb_shift <= 24;
         }
 
@@ -267,96 +270,10 @@ pub fn Kernels(comptime dot: type) type {
             }
         }
 
-        fn layerNorm(op: *const ops.LayerNorm) callconv(.c) void {
-            switch (op.groups) {
-                inline 1...layout.max_groups => |groups| layerNormOf(2 * groups, op),
-                else => unreachable,
-            }
-        }
-
-        inline fn layerNormOf(comptime vectors: usize, op: *const ops.LayerNorm) void {
-            const words = @as(usize, op.width) / 4;
-            const ones: V16 = @splat(0x01010101);
-            var sums: [vectors]V16 = @splat(@splat(0));
-            for (0..words) |w| {
-                inline for (0..vectors) |v| {
-                    const x = signed(load64(op.x + (w * vectors + v) * 64));
-                    sums[v] = dot.dot(sums[v], @bitCast(@abs(x)), ones);
-                }
-            }
-            // (sum * inverse) >> 32 = sum div width: exact while sum * width < 2^32, that is 127 * width^2 < 2^32.
-            const inverse = ((@as(u64, 1) << 32) + op.width - 1) / op.width;
-            var magic: [vectors]Half = undefined;
-            var factor: [vectors]Half = undefined;
-            for (sums, &magic, &factor) |sum, *magics, *factors| {
-                const wide = @as(@Vector(16, u64), @as(U16, @bitCast(sum))) *% @as(@Vector(16, u64), @splat(inverse));
-                const means: [16]u32 = @max(@as(U16, @truncate(wide >> @splat(32))), @as(U16, @splat(1)));
-                for (means, @as(*[16]u32, @ptrCast(magics)), @as(*[16]u32, @ptrCast(factors))) |mean, *m, *f| {
-                    m.* = reciprocals[mean].magic;
-                    f.* = reciprocals[mean].factor;
-                }
-            }
-            const low: Half = @splat(0xff);
-            for (0..words) |w| {
-                const weight: S64 = @bitCast(splat64(quad(op.weight + w * 4)));
-                const size: Half = @bitCast(@as(V64, @abs(weight)));
-                const size4 = [2]Half{ (size & low) << @splat(2), (size >> @splat(8)) << @splat(2) };
-                inline for (0..vectors) |v| {
-                    const at = (w * vectors + v) * 64;
-                    const x = signed(load64(op.x + at));
-                    store64(op.out + at, stored(normBlock(x, weight, size4, magic[v], factor[v])));
-                }
-            }
-        }
-
-        fn forgetGate(op: *const ops.ForgetGate) callconv(.c) void {
-            const vectors = @as(usize, op.groups) * 2;
-            for (0..op.width / 4) |w| {
-                const shift: S64 = @bitCast(splat64(quad(op.bias + w * 4)));
-                for (0..vectors) |v| {
-                    const at = (w * vectors + v) * 64;
-                    const f, const g = forgetBlock(load64(op.a + at), load64(op.b + at), shift, load64(op.h + at));
-                    store64(op.f + at, f);
-                    store64(op.g + at, g);
-                }
-            }
-        }
-
-        fn stateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
-            const vectors = @as(usize, op.groups) * 2;
-            for (0..op.width / 4) |w| {
-                const shift: S64 = @bitCast(splat64(quad(op.bias + w * 4)));
-                for (0..vectors) |v| {
-                    const at = (w * vectors + v) * 64;
-                    const h, const out = stateBlock(load64(op.a + at), load64(op.b + at), shift, load64(op.f + at), load64(op.h + at), load64(op.residual + at));
-                    store64(op.h + at, h);
-                    store64(op.out + at, out);
-                }
-            }
-        }
-
         fn add(a: [*]const u8, b: [*]const u8, out: [*]u8, bytes: usize) callconv(.c) void {
             var i: usize = 0;
             while (i < bytes) : (i += 64) {
                 store64(out + i, stored(clippedAdd(signed(load64(a + i)), signed(load64(b + i)))));
-            }
-        }
-
-        fn loss(op: *const ops.Loss) callconv(.c) void {
-            const vectors = @as(usize, op.groups) * 2;
-            for (0..vectors) |v| {
-                var z: V16 = @splat(0);
-                for (0..op.vocabulary / 4) |w| z = addWeights(z, load64(op.logits + (w * vectors + v) * 64));
-                // z >= 16 * vocabulary, so the leading bit is 4 or more.
-                const top = @as(V16, @splat(31)) -% @as(V16, @intCast(@clz(z)));
-                const rest = z -% (@as(V16, @splat(1)) << @truncate(@as(U16, @bitCast(top))));
-                const fraction = rest >> @truncate(@as(U16, @bitCast(top -% @as(V16, @splat(4)))));
-                const log: [16]i32 = top *% @as(V16, @splat(16)) +% fraction -% @as(V16, @splat(64));
-                for (log, v * 16..) |log_z, lane| {
-                    const target: usize = op.targets[lane];
-                    const logit = op.logits[((target >> 2) * vectors * 16 + lane) * 4 + (target & 3)] ^ (dot.bias ^ 0x80);
-                    op.losses[lane] +%= log_z -% @as(i32, logit);
-                }
             }
         }
 

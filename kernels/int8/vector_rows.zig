@@ -3,33 +3,14 @@
 const std = @import("std");
 const simd = @import("lanes.zig");
 const ops = @import("ops.zig");
-const scalar = @import("scalar.zig");
-const Blocks = @import("vector_blocks.zig").Blocks;
 
 const V16 = simd.V16;
-const U16 = simd.U16;
-const V64 = simd.V64;
-const S64 = simd.S64;
-const Half = simd.Half;
 const load64 = simd.load64;
 const fetch = simd.fetch;
-const loadPart = simd.loadPart;
-const storePart = simd.storePart;
 const sumEach = simd.sumEach;
-const join = simd.join;
-const reciprocals = simd.reciprocals;
 
 pub fn Rows(comptime dot: type) type {
-    const blocks = Blocks(dot);
     return struct {
-        const bias64 = blocks.bias64;
-        const signed = blocks.signed;
-        const stored = blocks.stored;
-        const normBlock = blocks.normBlock;
-        const forgetBlock = blocks.forgetBlock;
-        const stateBlock = blocks.stateBlock;
-        const addWeights = blocks.addWeights;
-
         pub fn rowsMatmul(op: *const ops.RowsMatmul) callconv(.c) void {
             var row: u32 = 0;
             // A block of rows stays in the L1 cache while all tokens pass by it; the first to pass asks for the next block.
@@ -77,7 +58,8 @@ pub fn Rows(comptime dot: type) type {
                 const dots: V16 = if (count == 1) @splat(op.dots[j]) else std.simd.join(@as(@Vector(8, i32), @splat(op.dots[j])), @as(@Vector(8, i32), @splat(op.dots[j + 1])));
                 sums +%= (dots *% factor) >> @splat(@intCast(op.perturb_shift));
             }
-            const shifted = sums >> @as(@Vector(16, u5), @splat(@intCast(op.shift)));
+            var shifted = sums >> @as(@Vector(16, u5), @splat(@intCast(op.shift)));
+            if (op.root != 1) shifted = simd.Root.init(op.root).divide32(shifted);
             const clipped: V16 = @max(@as(V16, @min(shifted, @as(V16, @splat(127)))), @as(V16, @splat(-127)));
             const bytes: [16]u8 = @as(@Vector(16, u8), @bitCast(@as(@Vector(16, i8), @truncate(clipped)))) ^ @as(@Vector(16, u8), @splat(dot.bias));
             inline for (0..count) |i| op.out[(j + i) * op.out_stride + row ..][0..rows].* = bytes[i * rows ..][0..rows].*;
@@ -98,75 +80,6 @@ pub fn Rows(comptime dot: type) type {
                 const value = @reduce(.Add, sum) -% op.b_sums[pair] *% dot.bias;
                 op.dots[j] = if (j % 2 == 0) value else -%value;
             }
-        }
-
-        pub fn rowsLayerNorm(op: *const ops.RowsLayerNorm) callconv(.c) void {
-            const ones: V16 = @splat(0x01010101);
-            const low: Half = @splat(0xff);
-            for (0..op.count) |t| {
-                const x = op.x + t * ops.rowBytes(op.width);
-                const out = op.out + t * ops.rowBytes(op.width);
-                var sum: V16 = @splat(0);
-                var k: usize = 0;
-                while (k < op.width) : (k += 64) {
-                    const n = @min(64, op.width - k);
-                    const values = if (n == 64) signed(load64(x + k)) else signed(loadPart(x + k, n) ^ past(n));
-                    sum = dot.dot(sum, @bitCast(@abs(values)), ones);
-                }
-                const mean = @max(1, @as(u32, @intCast(@reduce(.Add, sum))) / op.width);
-                const magic: Half = @bitCast(@as(U16, @splat(reciprocals[mean].magic)));
-                const factor: Half = @bitCast(@as(U16, @splat(reciprocals[mean].factor)));
-                k = 0;
-                while (k < op.width) : (k += 64) {
-                    const n = @min(64, op.width - k);
-                    const values = signed(loadPart(x + k, n));
-                    const weight: S64 = @bitCast(loadPart(op.weight + k, n));
-                    const size: Half = @bitCast(@as(V64, @abs(weight)));
-                    const y = normBlock(values, weight, .{ (size & low) << @splat(2), (size >> @splat(8)) << @splat(2) }, magic, factor);
-                    storePart(out + k, stored(y), n);
-                }
-            }
-        }
-
-        /// The tier's bias in the bytes past n: with it, raw zeros there count as the value zero.
-        inline fn past(n: usize) V64 {
-            return @select(u8, std.simd.iota(u8, 64) < @as(V64, @splat(@intCast(n))), @as(V64, @splat(0)), bias64);
-        }
-
-        pub fn rowForgetGate(op: *const ops.ForgetGate) callconv(.c) void {
-            var k: usize = 0;
-            while (k < op.width) : (k += 64) {
-                const n = @min(64, op.width - k);
-                const f, const g = forgetBlock(loadPart(op.a + k, n), loadPart(op.b + k, n), @bitCast(loadPart(op.bias + k, n)), loadPart(op.h + k, n));
-                storePart(op.f + k, f, n);
-                storePart(op.g + k, g, n);
-            }
-        }
-
-        pub fn rowStateUpdate(op: *const ops.StateUpdate) callconv(.c) void {
-            var k: usize = 0;
-            while (k < op.width) : (k += 64) {
-                const n = @min(64, op.width - k);
-                const h, const out = stateBlock(
-                    loadPart(op.a + k, n),
-                    loadPart(op.b + k, n),
-                    @bitCast(loadPart(op.bias + k, n)),
-                    loadPart(op.f + k, n),
-                    loadPart(op.h + k, n),
-                    loadPart(op.residual + k, n),
-                );
-                storePart(op.h + k, h, n);
-                storePart(op.out + k, out, n);
-            }
-        }
-
-        pub fn rowsLoss(op: *ops.RowsLoss) callconv(.c) void {
-            var z: V16 = @splat(0);
-            var v: usize = 0;
-            while (v + 64 <= op.vocabulary) : (v += 64) z = addWeights(z, load64(op.logits + v));
-            var sum = @reduce(.Add, z);
-            for (op.logits[v..op.vocabulary]) |logit| sum += scalar.exp2_table[logit ^ (dot.bias ^ 0x80)];
-            op.loss = scalar.log2fix(sum) - @as(i32, op.logits[op.target] ^ (dot.bias ^ 0x80));
         }
     };
 }

@@ -7,7 +7,9 @@ const Blocks = @import("vector_blocks.zig").Blocks;
 
 const pair_lanes = layout.pair_lanes;
 const V16 = simd.V16;
+const W16 = @Vector(16, i16);
 const U16 = simd.U16;
+const V64 = simd.V64;
 const S64 = simd.S64;
 const load64 = simd.load64;
 const store64 = simd.store64;
@@ -48,7 +50,7 @@ pub fn Update(comptime dot: type) type {
                 var r: usize = 0;
                 while (r < op.rows) : (r += 4) {
                     fetch(a + op.noise_stride + r * pair_lanes);
-                    const four_rows: S64 = @bitCast(load64(a + r * pair_lanes));
+                    const four_rows = counted(op.signs, @bitCast(load64(a + r * pair_lanes)));
                     const product = @select(i8, signs == @as(S64, @splat(0)), @as(S64, @splat(0)), (four_rows ^ minus) -% minus);
                     const parts: [4]@Vector(16, i8) = @bitCast(product);
                     inline for (parts, 0..) |part, i| {
@@ -87,11 +89,17 @@ pub fn Update(comptime dot: type) type {
                 var block: [16]U16 = @splat(@bitCast(bias64)); // columns past the last count as zero
                 for (block[0..quads], 0..) |*line, q| {
                     fetch(b + op.noise_stride + q * 64);
-                    line.* = @bitCast(@shuffle(u8, load64(b + q * 64) ^ bias64, undefined, order));
+                    const values: V64 = @bitCast(counted(op.signs, @bitCast(load64(b + q * 64))));
+                    line.* = @bitCast(@shuffle(u8, values ^ bias64, undefined, order));
                 }
                 transpose16(&block);
                 inline for (block, 0..) |line, i| store64(inputs + (g * 16 + i) * 64, @bitCast(line));
             }
+        }
+
+        /// Noise values, or their signs.
+        inline fn counted(signs: u32, values: S64) S64 {
+            return if (signs == 0) values else @max(@as(S64, @min(values, @as(S64, @splat(1)))), @as(S64, @splat(-1)));
         }
 
         /// Four rows by 64 columns, summed over all pairs of this pass.
@@ -125,17 +133,15 @@ pub fn Update(comptime dot: type) type {
             }
         }
 
-        /// Moves one row's weights by one where the vote passes the threshold.
+        /// Moves one row's weights by one where the votes are out of bounds.
         inline fn apply(op: *ops.Update, row: usize, col: usize, votes: [4]V16) void {
-            const above: V16 = @splat(op.threshold);
-            const below: V16 = @splat(-op.threshold);
             var beyond: [4]V16 = undefined;
-            inline for (&beyond, votes) |*b, v| b.* = v -% @max(@as(V16, @min(v, above)), below);
-            const excess: S64 = @bitCast(dot.pack4(beyond[0], beyond[1], beyond[2], beyond[3]));
+            inline for (&beyond, votes) |*b, v| b.* = past(op.bounds, v);
+            const excess: S64 = @bitCast(dot.pack4(beyond, null));
             const step = @max(@as(S64, @min(excess, @as(S64, @splat(1)))), @as(S64, @splat(-1)));
             const weights = op.weights + row * op.cols + col;
             const width = op.cols - col;
-            var edge: [64]i8 = @splat(0);
+            var edge: [64]i8 = @splat(-127); // past the last column votes are 0, which raises nothing; and -127 cannot fall
             if (width < 64) @memcpy(edge[0..width], weights[0..width]);
             const before: S64 = if (width < 64) edge else weights[0..64].*;
             const after = @max(before +| step, @as(S64, @splat(-127)));
@@ -147,6 +153,42 @@ pub fn Update(comptime dot: type) type {
             const lowered: u32 = @popCount(@as(u64, @bitCast(after < before)));
             op.offsets[row] -= (@as(i32, @intCast(raised)) - @as(i32, @intCast(lowered))) * dot.bias;
             op.changed += raised + lowered;
+        }
+
+        /// How far votes lie above the upper bound, or, negative, below the lower one.
+        inline fn past(bounds: ops.Bounds, votes: V16) V16 {
+            // One less where they are not positive: v - 1 is then negative, and its sign bits are -1.
+            const v = if (bounds.zero_falls == 0) votes else votes +% ((votes -% @as(V16, @splat(1))) >> @splat(31));
+            return v -% @max(@as(V16, @min(v, @as(V16, @splat(bounds.above)))), @as(V16, @splat(bounds.below)));
+        }
+
+        pub fn updateVector(op: *ops.UpdateVector) callconv(.c) void {
+            op.changed = 0;
+            var row: usize = 0;
+            // 16 values at a time: each one's pairs in lanes first, then the values themselves.
+            while (row < op.rows) : (row += 16) {
+                var sums: [16]V16 = @splat(@splat(0));
+                for (0..op.groups) |g| {
+                    const noise: [*]align(1) const i16 = @ptrCast(@as([*]const u8, @ptrCast(op.noise)) + g * op.noise_stride);
+                    const fitness: V16 = @as(@Vector(16, i8), op.fitness[g * pair_lanes ..][0..16].*);
+                    inline for (&sums, 0..) |*sum, i| {
+                        const values: V16 = @as(W16, noise[(row + i) * pair_lanes ..][0..16].*);
+                        const value = if (op.signs == 0) values else @max(@as(V16, @min(values, @as(V16, @splat(1)))), @as(V16, @splat(-1)));
+                        sum.* +%= value *% fitness;
+                    }
+                }
+                var votes = simd.sumEach(sums);
+                if (op.first == 0) votes +%= load16(op.votes + row);
+                if (op.last == 0) {
+                    store16(op.votes + row, votes);
+                    continue;
+                }
+                const step = @max(@as(V16, @min(past(op.bounds, votes), @as(V16, @splat(1)))), @as(V16, @splat(-1)));
+                const before: V16 = @as(@Vector(16, i8), op.weights[row..][0..16].*);
+                const after = @max(@as(V16, @min(before +% step, @as(V16, @splat(127)))), @as(V16, @splat(-127)));
+                op.weights[row..][0..16].* = @as(@Vector(16, i8), @truncate(after));
+                op.changed += @popCount(@as(u16, @bitCast(after != before)));
+            }
         }
     };
 }
