@@ -49,7 +49,9 @@ pub fn build(b: *std.Build) void {
         .optimize = optimize,
         .link_libc = true,
     });
-    test_root.addAnonymousImport("egg-c.json", .{ .root_source_file = b.path("tests/golden/egg-c.json") });
+    for ([_][]const u8{ "egg-c.json", "nano-egg.json", "contexts.json" }) |name| {
+        test_root.addAnonymousImport(name, .{ .root_source_file = b.path(b.fmt("tests/golden/{s}", .{name})) });
+    }
     const tiers: []const Tier = switch (target.result.cpu.arch) {
         .x86_64 => &x86_tiers,
         .aarch64 => &aarch64_tiers,

@@ -45,9 +45,13 @@ pub fn statusOf(err: Error) Status {
     };
 }
 
-pub const ModelShape = extern struct { layers: u32, hidden: u32, vocabulary: u32, reserved: u32 };
+pub const ModelShape = extern struct { layers: u32, hidden: u32, vocabulary: u32, rule: u32 };
 
-pub const TrainerShape = extern struct { pairs: u32, sequence: u32, threshold: u32, sigma_shift: u32, panel_groups: u32, mode: u32 };
+/// What stays the same from step to step; fields that the model's rule does not know are 0 (pairs_per_stream: 1).
+pub const TrainerShape = extern struct { pairs: u32, sequence: u32, pairs_per_stream: u32, sigma_shift: u32, panel_groups: u32, mode: u32, seed: u32, signs: u32 };
+
+/// What one step is told (int8/eggroll.zig: Order).
+pub const StepOrder = extern struct { seed: u32, threshold: u32 };
 
 /// Filled by egg_wait; `finished` is 1 when no job runs, `share` is how much of it is done, in 1/65536.
 pub const Progress = extern struct { finished: u32, share: u32 };
@@ -68,21 +72,31 @@ pub const BenchWindow = extern struct { seconds: f64, cpu_seconds: f64, work: f6
 /// inside a phase. Noise that the update makes again counts as update.
 pub const BenchPhases = extern struct { noise: f64, forward: f64, update: f64 };
 
+pub const ContextsShape = extern struct { vocabulary: u32, order: u32, table_bits: u32, reserved: u32 };
+
+/// As in contexts/eggroll.zig.
+pub const ContextsTrainerShape = extern struct { groups: u32, positions: u32, seed: u32, shift: u32, fitness_shift: u32, cap: u32, decay_every: u32, decay_shift: u32 };
+
+/// Filled by egg_contexts_step_finish: bits of all members and positions, votes for either side, weights that moved, CPU seconds by phase.
+pub const ContextsResult = extern struct { loss: f64, plus: f64, minus: f64, changed: f64, noise: f64, forward: f64, update: f64 };
+
 pub const CpuInfo = extern struct { features: u32, available: u32, built: u32, best: u32 };
 
-const records = .{ ModelShape, TrainerShape, Progress, StepResult, EvaluateResult, BenchShape, BenchWindow, BenchPhases, CpuInfo };
+const records = .{ ModelShape, TrainerShape, StepOrder, Progress, StepResult, EvaluateResult, BenchShape, BenchWindow, BenchPhases, ContextsShape, ContextsTrainerShape, ContextsResult, CpuInfo };
 
 /// One line a function, record and status: the text that both sides must agree on.
-pub fn manifest(comptime Exports: type) []const u8 {
+pub fn manifest(comptime files: anytype) []const u8 {
     comptime {
-        @setEvalBranchQuota(100000);
+        @setEvalBranchQuota(1000000);
         var text: []const u8 = "";
-        for (@typeInfo(Exports).@"struct".decls) |decl| {
-            if (!std.mem.startsWith(u8, decl.name, "egg_")) continue;
-            const function = @typeInfo(@TypeOf(@field(Exports, decl.name))).@"fn";
-            text = text ++ decl.name ++ "(";
-            for (function.params, 0..) |param, i| text = text ++ (if (i == 0) "" else ",") ++ typeName(param.type.?);
-            text = text ++ ") " ++ typeName(function.return_type.?) ++ "\n";
+        for (files) |Exports| {
+            for (@typeInfo(Exports).@"struct".decls) |decl| {
+                if (!std.mem.startsWith(u8, decl.name, "egg_")) continue;
+                const function = @typeInfo(@TypeOf(@field(Exports, decl.name))).@"fn";
+                text = text ++ decl.name ++ "(";
+                for (function.params, 0..) |param, i| text = text ++ (if (i == 0) "" else ",") ++ typeName(param.type.?);
+                text = text ++ ") " ++ typeName(function.return_type.?) ++ "\n";
+            }
         }
         for (records) |Record| {
             text = text ++ shortName(Record) ++ std.fmt.comptimePrint(" {d}", .{@sizeOf(Record)});
@@ -110,7 +124,7 @@ fn shortName(comptime T: type) []const u8 {
 
 /// FNV-1a, 32 bit.
 pub fn hash(text: []const u8) u32 {
-    @setEvalBranchQuota(100000);
+    @setEvalBranchQuota(1000000);
     var value: u32 = 2166136261;
     for (text) |byte| value = (value ^ byte) *% 16777619;
     return value;

@@ -2,6 +2,7 @@
 // system saves on a context switch. No kernels here. Read next: tier.zig (how a tier is compiled).
 const std = @import("std");
 const builtin = @import("builtin");
+const context_ops = @import("contexts/ops.zig");
 const ops = @import("int8/ops.zig");
 const scalar = @import("int8/scalar.zig");
 
@@ -13,6 +14,27 @@ pub const Tier = enum(u32) {
     avx512vnni = 3,
     neon = 4,
     dotprod = 5,
+
+    /// This tier's kernels of the context model, or null where this build has none.
+    pub fn contexts(tier: Tier) ?*const context_ops.Table {
+        const plain = @import("contexts/scalar.zig");
+        return switch (builtin.cpu.arch) {
+            .x86_64 => switch (tier) {
+                .scalar => &plain.table,
+                .avx2 => &extern_tables.egg_contexts_avx2,
+                .avxvnni => &extern_tables.egg_contexts_avxvnni,
+                .avx512vnni => &extern_tables.egg_contexts_avx512vnni,
+                else => null,
+            },
+            .aarch64 => switch (tier) {
+                .scalar => &plain.table,
+                .neon => &extern_tables.egg_contexts_neon,
+                .dotprod => &extern_tables.egg_contexts_dotprod,
+                else => null,
+            },
+            else => if (tier == .scalar) &plain.table else null,
+        };
+    }
 
     /// This tier's kernels, or null where this build has none.
     pub fn kernels(tier: Tier) ?*const ops.Table {
@@ -41,6 +63,11 @@ const extern_tables = struct {
     extern const egg_int8_avx512vnni: ops.Table;
     extern const egg_int8_neon: ops.Table;
     extern const egg_int8_dotprod: ops.Table;
+    extern const egg_contexts_avx2: context_ops.Table;
+    extern const egg_contexts_avxvnni: context_ops.Table;
+    extern const egg_contexts_avx512vnni: context_ops.Table;
+    extern const egg_contexts_neon: context_ops.Table;
+    extern const egg_contexts_dotprod: context_ops.Table;
 };
 
 /// CPU and operating system features that some tier asks for. Bits of `Info.features`.

@@ -1,66 +1,37 @@
-// The library's exports, all of them: checks, then one call. src/native/abi.ts lists the same, and a test compares both.
+// The library's exports but those of the context model (contexts/exports.zig): checks, then one call. src/native/abi.ts lists the same.
 // Every function returns a Status unless it says otherwise; buffers are borrowed for the call and never kept.
 // Read next: int8/eggroll.zig (a training step), int8/ops.zig (the kernels), cpu.zig (tiers), pool.zig (threads).
 const std = @import("std");
 const abi = @import("abi.zig");
 const benchmark = @import("bench.zig");
 const cpu = @import("cpu.zig");
-const handles = @import("handles.zig");
+const contexts = @import("contexts/exports.zig");
+const objects = @import("objects.zig");
 const os = @import("os.zig");
 const layout = @import("int8/layout.zig");
 const Evaluator = @import("int8/evaluate.zig").Evaluator;
 const Model = @import("int8/model.zig").Model;
-const Pool = @import("pool.zig").Pool;
+const Rule = @import("int8/rule.zig").Rule;
+const egg_c = @import("int8/egg_c.zig");
+const nano_egg = @import("int8/nano_egg.zig");
 const Trainer = @import("int8/eggroll.zig").Trainer;
 const ops = @import("int8/ops.zig");
 
 const gpa = std.heap.page_allocator;
 
-/// A pool of threads and the tier of kernels it runs.
-const Context = struct { pool: Pool, kernels: *const ops.Table, job: Job = .none };
-const Job = union(enum) { none, step: *Trainer, evaluate: *Evaluator };
-
-const OwnedModel = struct { model: Model, context: *Context, users: u32 = 0 };
-const OwnedTrainer = struct { trainer: Trainer, model: *OwnedModel };
-const OwnedEvaluator = struct { evaluator: Evaluator, model: *OwnedModel };
-
-const OwnedBench = struct { bench: benchmark.Bench, context: *Context };
-
-const Object = union(enum) { context: *Context, model: *OwnedModel, trainer: *OwnedTrainer, evaluator: *OwnedEvaluator, bench: *OwnedBench };
-
-var objects: handles.Handles(Object) = .{};
-var error_buffer: [512]u8 = undefined;
-var error_length: usize = 0;
-
-fn finish(result: abi.Error!void) i32 {
-    result catch |err| return @intFromEnum(abi.statusOf(err));
-    return @intFromEnum(abi.Status.ok);
-}
-
-/// Remembers what was wrong, for egg_last_error.
-fn fail(err: abi.Error, comptime format: []const u8, arguments: anytype) abi.Error {
-    const text: []const u8 = std.fmt.bufPrint(&error_buffer, format, arguments) catch &error_buffer;
-    error_length = text.len;
-    return err;
-}
-
-fn object(handle: u32, comptime kind: std.meta.Tag(Object)) abi.Error!@FieldType(Object, @tagName(kind)) {
-    const found = objects.get(handle) catch |err| return fail(err, "handle {d} is not in use", .{handle});
-    if (found.* != kind) return fail(error.StaleHandle, "handle {d} stands for: {t}; expected: {t}", .{ handle, found.*, kind });
-    return @field(found, @tagName(kind));
-}
-
-fn idle(context: *Context) abi.Error!void {
-    if (context.job != .none) return fail(error.Busy, "a {t} job is running", .{context.job});
-}
-
-fn expectBytes(what: []const u8, expected: usize, found: usize) abi.Error!void {
-    if (expected != found) return fail(error.BadShape, "{s}: expected {d} bytes, found {d}", .{ what, expected, found });
-}
-
-fn outOfMemory(what: []const u8, bytes: usize) abi.Error {
-    return fail(error.OutOfMemory, "{s} needs {d} bytes", .{ what, bytes });
-}
+const Context = objects.Context;
+const Direction = objects.Direction;
+const OwnedBench = objects.OwnedBench;
+const OwnedEvaluator = objects.OwnedEvaluator;
+const OwnedModel = objects.OwnedModel;
+const OwnedTrainer = objects.OwnedTrainer;
+const copy = objects.copy;
+const expectBytes = objects.expectBytes;
+const fail = objects.fail;
+const finish = objects.finish;
+const idle = objects.idle;
+const object = objects.object;
+const outOfMemory = objects.outOfMemory;
 
 /// Returns the hash of the manifest; not a status.
 pub export fn egg_abi_hash() u32 {
@@ -76,8 +47,8 @@ pub export fn egg_manifest(buffer: [*]u8, bytes: u32) i32 {
 
 /// Copies the text of the last error and returns its length; not a status.
 pub export fn egg_last_error(buffer: [*]u8, bytes: u32) i32 {
-    const length = @min(bytes, error_length);
-    @memcpy(buffer[0..length], error_buffer[0..length]);
+    const length = @min(bytes, objects.error_length);
+    @memcpy(buffer[0..length], objects.error_buffer[0..length]);
     return @intCast(length);
 }
 
@@ -112,13 +83,13 @@ fn open(threads: u32, tier_number: u32, out: *align(1) u32) abi.Error!void {
     if (!cpu.available(tier)) return fail(error.Unsupported, "this machine cannot run the {t} kernels", .{tier});
     const context = gpa.create(Context) catch return outOfMemory("a context", @sizeOf(Context));
     errdefer gpa.destroy(context);
-    context.* = .{ .pool = undefined, .kernels = tier.kernels().? };
+    context.* = .{ .pool = undefined, .kernels = tier.kernels().?, .contexts = tier.contexts().? };
     context.pool.init(threads) catch |err| return switch (err) {
         error.OutOfMemory => outOfMemory("the thread table", threads * 64),
         error.NoThread => fail(error.NoThread, "the system refused to start {d} threads", .{threads}),
     };
     errdefer context.pool.deinit();
-    out.* = try objects.add(.{ .context = context });
+    out.* = try objects.objects.add(.{ .context = context });
 }
 
 pub export fn egg_int8_model_create(context: u32, shape: *align(1) const abi.ModelShape, out: *align(1) u32) i32 {
@@ -128,19 +99,32 @@ pub export fn egg_int8_model_create(context: u32, shape: *align(1) const abi.Mod
 fn createModel(handle: u32, shape: abi.ModelShape, out: *align(1) u32) abi.Error!void {
     const context = try object(handle, .context);
     if (shape.layers < 1 or shape.layers > 1024) return fail(error.BadShape, "layers: found {d}, allowed 1 to 1024", .{shape.layers});
-    if (shape.hidden < 16 or shape.hidden > 4096 or shape.hidden % 16 != 0) {
-        return fail(error.BadShape, "hidden: found {d}, allowed a multiple of 16 from 16 to 4096", .{shape.hidden});
+    const rule = std.enums.fromInt(Rule, shape.rule) orelse return fail(error.BadShape, "rule: {d} is unknown", .{shape.rule});
+    if (shape.hidden < 16 or shape.hidden > rule.hiddenMax() or shape.hidden % 16 != 0) {
+        return fail(error.BadShape, "hidden: found {d}, allowed a multiple of 16 from 16 to {d}", .{ shape.hidden, rule.hiddenMax() });
     }
     if (shape.vocabulary < 16 or shape.vocabulary > 256 or shape.vocabulary % 16 != 0) {
         return fail(error.BadShape, "vocabulary: found {d}, allowed a multiple of 16 from 16 to 256", .{shape.vocabulary});
     }
-    const inner: @import("int8/model.zig").Shape = .{ .layers = shape.layers, .hidden = shape.hidden, .vocabulary = shape.vocabulary };
+    const inner: @import("int8/model.zig").Shape = .{ .rule = rule, .layers = shape.layers, .hidden = shape.hidden, .vocabulary = shape.vocabulary };
     const owned = gpa.create(OwnedModel) catch return outOfMemory("a model", @sizeOf(OwnedModel));
     errdefer gpa.destroy(owned);
     owned.* = .{ .model = undefined, .context = context };
     owned.model.init(inner, context.kernels.bias) catch return outOfMemory("the model", Model.bytesNeeded(inner));
     errdefer owned.model.deinit();
-    out.* = try objects.add(.{ .model = owned });
+    out.* = try objects.objects.add(.{ .model = owned });
+}
+
+/// Sets all weights to the rule's initial ones; `seed` is the run's.
+pub export fn egg_int8_model_initialize(model: u32, seed: u32) i32 {
+    const owned = object(model, .model) catch |err| return finish(err);
+    idle(owned.context) catch |err| return finish(err);
+    switch (owned.model.shape.rule) {
+        .egg_c => egg_c.initialize(&owned.model),
+        .nano_egg => nano_egg.initialize(&owned.model, seed),
+    }
+    for (0..owned.model.tensors.len) |tensor| owned.model.sumRows(tensor);
+    return finish({});
 }
 
 /// Writes one tensor (int8, row-major) by its number (model.zig: outer tensors, then layer by layer).
@@ -151,8 +135,6 @@ pub export fn egg_int8_model_write(model: u32, tensor: u32, buffer: [*]const u8,
 pub export fn egg_int8_model_read(model: u32, tensor: u32, buffer: [*]u8, bytes: u32) i32 {
     return finish(copyTensor(model, tensor, buffer, bytes, .read));
 }
-
-const Direction = enum { read, write };
 
 fn copyTensor(handle: u32, index: u32, buffer: [*]u8, bytes: u32, direction: Direction) abi.Error!void {
     const owned = try object(handle, .model);
@@ -166,14 +148,6 @@ fn copyTensor(handle: u32, index: u32, buffer: [*]u8, bytes: u32, direction: Dir
     if (direction == .write) owned.model.sumRows(index);
 }
 
-fn copy(what: []const u8, native: []u8, buffer: [*]u8, bytes: u32, direction: Direction) abi.Error!void {
-    try expectBytes(what, native.len, bytes);
-    switch (direction) {
-        .write => @memcpy(native, buffer[0..bytes]),
-        .read => @memcpy(buffer[0..bytes], native),
-    }
-}
-
 pub export fn egg_int8_trainer_create(model: u32, shape: *align(1) const abi.TrainerShape, out: *align(1) u32) i32 {
     return finish(createTrainer(model, shape.*, out));
 }
@@ -183,14 +157,18 @@ fn createTrainer(handle: u32, shape: abi.TrainerShape, out: *align(1) u32) abi.E
     try idle(owned.context);
     if (shape.pairs < 1 or shape.pairs > 1 << 20) return fail(error.BadShape, "pairs: found {d}, allowed 1 to 1048576", .{shape.pairs});
     if (shape.sequence < 1 or shape.sequence > 1 << 20) return fail(error.BadShape, "sequence: found {d}, allowed 1 to 1048576", .{shape.sequence});
-    if (shape.threshold > std.math.maxInt(i32)) return fail(error.BadShape, "threshold: found {d}, allowed 0 to 2147483647", .{shape.threshold});
+    if (shape.pairs_per_stream < 1 or shape.pairs_per_stream > shape.pairs) return fail(error.BadShape, "pairs_per_stream: found {d}, allowed 1 to {d}", .{ shape.pairs_per_stream, shape.pairs });
+    const noise_max: u64 = owned.model.shape.rule.noiseMax();
+    if (shape.pairs * noise_max * noise_max > std.math.maxInt(i32)) return fail(error.BadShape, "pairs: the votes of {d} do not fit 32 bits", .{shape.pairs});
     if (shape.sigma_shift > 8) return fail(error.BadShape, "sigma_shift: found {d}, allowed 0 to 8", .{shape.sigma_shift});
     if (shape.panel_groups > layout.max_groups) return fail(error.BadShape, "panel_groups: found {d}, allowed 0 to 4", .{shape.panel_groups});
     const inner: @import("int8/eggroll.zig").Shape = .{
         .pairs = shape.pairs,
         .sequence = shape.sequence,
-        .threshold = @intCast(shape.threshold),
+        .pairs_per_stream = shape.pairs_per_stream,
         .perturb_shift = 4 + shape.sigma_shift,
+        .seed = shape.seed,
+        .signs = shape.signs != 0,
         .panel_groups = shape.panel_groups,
         .mode = std.enums.fromInt(Trainer.Mode, shape.mode) orelse return fail(error.BadShape, "mode: found {d}, allowed 0 to 2", .{shape.mode}),
     };
@@ -201,7 +179,7 @@ fn createTrainer(handle: u32, shape: abi.TrainerShape, out: *align(1) u32) abi.E
         return outOfMemory("the population", Trainer.bytesNeeded(&owned.model, inner, @intCast(owned.context.pool.workers.len)));
     };
     errdefer trainer.trainer.deinit();
-    out.* = try objects.add(.{ .trainer = trainer });
+    out.* = try objects.objects.add(.{ .trainer = trainer });
     owned.users += 1;
 }
 
@@ -211,7 +189,7 @@ pub export fn egg_int8_trainer_bytes(model: u32, shape: *align(1) const abi.Trai
     out.* = @floatFromInt(Trainer.bytesNeeded(&owned.model, .{
         .pairs = shape.pairs,
         .sequence = shape.sequence,
-        .threshold = 0,
+        .pairs_per_stream = @max(1, shape.pairs_per_stream),
         .perturb_shift = 0,
         .panel_groups = shape.panel_groups,
         .mode = std.enums.fromInt(Trainer.Mode, shape.mode) orelse .auto,
@@ -219,7 +197,7 @@ pub export fn egg_int8_trainer_bytes(model: u32, shape: *align(1) const abi.Trai
     return finish({});
 }
 
-/// Writes the streams of the next step: [pairs][sequence + 1] bytes.
+/// Writes the streams of the next step: [pairs / pairs_per_stream, rounded up][sequence + 1] bytes.
 pub export fn egg_int8_trainer_batch(trainer: u32, buffer: [*]const u8, bytes: u32) i32 {
     const owned = object(trainer, .trainer) catch |err| return finish(err);
     idle(owned.model.context) catch |err| return finish(err);
@@ -244,13 +222,14 @@ fn copyStates(handle: u32, first: u32, count: u32, buffer: [*]u8, bytes: u32, di
     try copy("states", std.mem.sliceAsBytes(owned.trainer.states[first * size ..][0 .. count * size]), buffer, bytes, direction);
 }
 
-/// Starts a training step on the batch with this step seed; egg_wait, then egg_int8_step_finish.
-pub export fn egg_int8_step_start(trainer: u32, seed: u32) i32 {
+/// Starts a training step on the batch; egg_wait, then egg_int8_step_finish.
+pub export fn egg_int8_step_start(trainer: u32, order: *align(1) const abi.StepOrder) i32 {
     const owned = object(trainer, .trainer) catch |err| return finish(err);
     const context = owned.model.context;
     idle(context) catch |err| return finish(err);
+    if (order.threshold > std.math.maxInt(i32)) return finish(fail(error.BadArgument, "threshold: found {d}, allowed 0 to 2147483647", .{order.threshold}));
     context.job = .{ .step = &owned.trainer };
-    owned.trainer.start(seed);
+    owned.trainer.start(.{ .seed = order.seed, .threshold = order.threshold });
     return finish({});
 }
 
@@ -300,7 +279,7 @@ fn createEvaluator(handle: u32, streams: u32, length: u32, out: *align(1) u32) a
         return outOfMemory("evaluation", Evaluator.bytesNeeded(&owned.model, streams, length, @intCast(owned.context.pool.workers.len)));
     };
     errdefer evaluator.evaluator.deinit();
-    out.* = try objects.add(.{ .evaluator = evaluator });
+    out.* = try objects.objects.add(.{ .evaluator = evaluator });
     owned.users += 1;
 }
 
@@ -432,7 +411,7 @@ fn openBench(handle: u32, shape: abi.BenchShape, out: *align(1) u32) abi.Error!v
         error.BadShape => fail(error.BadShape, "the model has no matrix of {d} x {d}", .{ shape.rows, shape.cols }),
     };
     errdefer owned.bench.deinit();
-    out.* = try objects.add(.{ .bench = owned });
+    out.* = try objects.objects.add(.{ .bench = owned });
 }
 
 /// Measures one window of `repeats` pieces of work, on the calling thread or on all threads at once, and returns when it is over.
@@ -464,7 +443,7 @@ pub export fn egg_release(handle: u32) i32 {
 }
 
 fn release(handle: u32) abi.Error!void {
-    switch ((objects.get(handle) catch |err| return fail(err, "handle {d} is not in use", .{handle})).*) {
+    switch ((objects.objects.get(handle) catch |err| return fail(err, "handle {d} is not in use", .{handle})).*) {
         .context => return fail(error.Unsupported, "a context lives as long as the process", .{}),
         .model => |owned| {
             if (owned.users != 0) return fail(error.Busy, "{d} trainers or evaluators still use the model", .{owned.users});
@@ -482,11 +461,13 @@ fn release(handle: u32) abi.Error!void {
             owned.bench.deinit();
             gpa.destroy(owned);
         },
+        .contexts => |owned| try contexts.releaseModel(owned),
+        .context_trainer => |owned| try contexts.releaseTrainer(owned),
     }
-    _ = objects.remove(handle) catch unreachable;
+    _ = objects.objects.remove(handle) catch unreachable;
 }
 
-const manifest = abi.manifest(@This());
+const manifest = abi.manifest(.{ @This(), contexts });
 
 /// A failed safety check cannot be survived: say what it was, then end the process.
 fn fatal(message: [*]const u8, length: usize) callconv(.c) noreturn {
@@ -508,10 +489,15 @@ comptime {
 }
 
 test {
+    _ = @import("contexts/golden_test.zig");
+    _ = @import("contexts/twins_test.zig");
     _ = @import("handles.zig");
     _ = @import("pool.zig");
     _ = @import("int8/eggroll.zig");
     _ = @import("int8/golden_test.zig");
+    _ = @import("int8/nano_test.zig");
+    _ = @import("int8/threefry.zig");
     _ = @import("int8/run_test.zig");
+    _ = @import("int8/twins_nano_test.zig");
     _ = @import("int8/twins_test.zig");
 }

@@ -4,20 +4,22 @@ const std = @import("std");
 const options = @import("tier");
 const ops = @import("int8/ops.zig");
 
-const int8 = @import("int8/vector.zig").Kernels(switch (std.meta.stringToEnum(Tier, options.name).?) {
+const dot = switch (std.meta.stringToEnum(Tier, options.name).?) {
     .avx512vnni => @import("int8/dot_avx512vnni.zig"),
     .avxvnni => @import("int8/dot_avxvnni.zig"),
     .avx2 => @import("int8/dot_avx2.zig"),
     .dotprod => @import("int8/dot_dotprod.zig"),
     .neon => @import("int8/dot_neon.zig"),
-});
+};
 
 const Tier = enum { avx512vnni, avxvnni, avx2, dotprod, neon };
 
-const table: ops.Table = int8.table;
+const int8: ops.Table = @import("int8/vector.zig").Kernels(dot).table;
+const contexts: @import("contexts/ops.zig").Table = @import("contexts/vector.zig").Kernels(dot).table;
 
 comptime {
-    @export(&table, .{ .name = "egg_int8_" ++ options.name, .visibility = .hidden });
+    @export(&int8, .{ .name = "egg_int8_" ++ options.name, .visibility = .hidden });
+    @export(&contexts, .{ .name = "egg_contexts_" ++ options.name, .visibility = .hidden });
 }
 
 extern fn egg_panic(message: [*]const u8, length: usize) callconv(.c) noreturn;
