@@ -1,12 +1,11 @@
 // Whole training steps of a given shape, timed: the real trainer on random text. Not the learner with its data, which
 // `egg bench step` measures (training.ts). Read next: ladder.ts.
-import { eggTensors } from "../models/egg.ts";
-import { elements } from "../models/tensors.ts";
-import { NativeModel, NativeTrainer } from "../native/int8.ts";
+import { NativeModel, NativeTrainer, type ModelShape } from "../native/int8.ts";
 import type { Context } from "../native/machine.ts";
 import { summarize, type Measured, type Rates } from "./windows.ts";
 
 export interface StepShape {
+  rule: ModelShape["rule"];
   hidden: number;
   layers: number;
   /** Members of the population, a multiple of 32. */
@@ -32,8 +31,8 @@ export interface StepPatience {
 }
 
 const vocabulary = 256;
-/** Of preset egg.c. */
-const threshold = 160;
+/** Of preset egg.c, and of nano-egg after some hundred steps: it does not matter how many weights move. */
+const threshold = { "egg.c": 160, "nano-egg": 20 };
 const sigma_shift = 4;
 const fewest = 3;
 
@@ -46,7 +45,7 @@ export function matrixMacs({ layers, hidden }: { layers: number; hidden: number 
 export async function measureSteps(context: Context, wanted: StepShape, patience: StepPatience): Promise<StepRates> {
   const model = new NativeModel(context, { ...wanted, vocabulary });
   try {
-    fillWeights(model);
+    model.initialize(0);
     const shape = { ...wanted, sequence: await fittingSequence(model, wanted, patience.longest) };
     const wall: number[] = [];
     const busy: number[] = [];
@@ -76,13 +75,13 @@ type Step = () => Promise<{ seconds: number; phases: ReturnType<NativeTrainer["p
 
 /** Lends a function that carries out one step. */
 async function withTrainer(model: NativeModel, { members, sequence }: StepShape, use: (step: Step) => Promise<void>): Promise<void> {
-  const trainer = new NativeTrainer(model, { pairs: members / 2, sequence, threshold, sigma_shift });
+  const trainer = new NativeTrainer(model, { pairs: members / 2, sequence, sigma_shift });
   const batch = randomBytes((members / 2) * (sequence + 1));
   let seed = 1;
   try {
     await use(async () => {
       const begun = performance.now();
-      await trainer.step(batch, seed++);
+      await trainer.step(batch, { seed: seed++, threshold: threshold[model.rule] });
       return { seconds: (performance.now() - begun) / 1000, phases: trainer.phases() };
     });
   } finally {
@@ -99,17 +98,6 @@ async function fittingSequence(model: NativeModel, wanted: StepShape, longest: n
     if (fastest < longest) fastest = Math.min(fastest, (await step()).seconds);
   });
   return Math.min(wanted.sequence, Math.max(short, Math.floor((short * longest) / fastest)));
-}
-
-/** Weights as large as initial ones are; which they are does not matter here, and making the real ones takes long. */
-function fillWeights(model: NativeModel): void {
-  const pattern = randomBytes(1 << 16).map((byte) => (byte % 63) - 31);
-  for (const { index, shape, init } of eggTensors(model)) {
-    const values = new Uint8Array(elements(shape));
-    if (init === "norm") values.fill(16);
-    if (init === "noise") for (let at = 0; at < values.length; at += pattern.length) values.set(pattern.subarray(0, values.length - at), at);
-    model.write(index, values);
-  }
 }
 
 /** The same bytes every time. */

@@ -2,7 +2,7 @@
 // is made. Not the ladder of kernels: ladder.ts. Read next: src/learners/learner.ts.
 import type { Config } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
-import { EggrollInt8 } from "../learners/eggroll-int8.ts";
+import { createLearner } from "../learners/create.ts";
 import type { Context } from "../native/machine.ts";
 import { admitPlan } from "../run/memory.ts";
 import type { Result, StepReport } from "./report.ts";
@@ -13,7 +13,7 @@ import { summarize } from "./windows.ts";
 export interface Training {
   report: StepReport;
   results: Result[];
-  /** Multiply-adds of the matrices, per member-token. */
+  /** Multiply-adds of the matrices, per member-token; 0 for a model without matrices. */
   macs: number;
 }
 
@@ -25,7 +25,7 @@ const fewest = 3;
  */
 export async function measureTraining(config: Config, text: { train: Corpus; heldOut: Corpus | null }, context: Context, seconds: number): Promise<Training> {
   let planned = 0;
-  const learner = new EggrollInt8(config, text, context, (plan) => {
+  const learner = createLearner(config, text, context, (plan) => {
     planned = Object.values(plan).reduce((sum, bytes) => sum + bytes, 0);
     admitPlan(plan);
   });
@@ -71,16 +71,17 @@ export async function measureTraining(config: Config, text: { train: Corpus; hel
     planned_bytes: planned,
     peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
   };
-  const { hidden, layers } = config.model;
   const common = { threads: context.threads, clock: "wall" as const, cpu_ratio: null, floor: null, ceiling: null, ok: null };
   const { population, sequence } = config.trainer;
+  const { type: _, ...sizes } = config.model;
+  const { hidden, layers } = sizes;
   const result: Result = {
     ...common, ...rates, id: "step/member-tokens", label: "whole steps", unit: "member-tokens/s", rate: report.member_tokens_per_second, ratio: null,
-    parameters: { hidden, layers, members: population, sequence },
+    parameters: { ...sizes, members: population, sequence },
   };
   const part = (phase: keyof StepReport["shares"]): Result => {
     const share = report.shares[phase];
     return { ...common, id: `step/${phase}`, label: phase, unit: "of the time", rate: share, median: share, p98: share, spread: 0, samples: steps, ratio: null, parameters: {} };
   };
-  return { report, results: [result, ...(["noise", "forward", "update", "evaluation", "other"] as const).map(part).filter(({ rate }) => rate > 0)], macs: matrixMacs(config.model) };
+  return { report, results: [result, ...(["noise", "forward", "update", "evaluation", "other"] as const).map(part).filter(({ rate }) => rate > 0)], macs: hidden === undefined || layers === undefined ? 0 : matrixMacs({ hidden, layers }) };
 }

@@ -3,7 +3,6 @@
 import { defineCommand } from "citty";
 import { openCorpus, splitCorpus } from "../data/corpus.ts";
 import { EggError } from "../errors.ts";
-import { textLoss } from "../models/evaluate.ts";
 import { formatLoss } from "../report/progress.ts";
 import { writeOut } from "../report/terminal.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
@@ -33,7 +32,7 @@ export async function run(argv: string[]): Promise<number> {
   if (values.data !== undefined && text.bytes < 2) {
     throw new EggError("data", `[eval] ${text.name}: an evaluation needs 2 bytes, found ${text.bytes}.`, { hint: "Name a longer text with --data." });
   }
-  const loss = (await textLoss(model, text, Infinity))!; // never cancelled: a signal ends the process, which leaves nothing behind
+  const loss = (await model.loss(text, Infinity))!; // never cancelled: a signal ends the process, which leaves nothing behind
   corpus.close();
   const result = {
     run: values.run,
@@ -41,7 +40,7 @@ export async function run(argv: string[]): Promise<number> {
     data: text.name,
     tokens: loss.tokens,
     bits_per_byte: Number(loss.bitsPerByte.toFixed(6)),
-    loss_integer: Number(loss.lossInteger.toFixed(6)),
+    ...(loss.lossInteger === undefined ? {} : { loss_integer: Number(loss.lossInteger.toFixed(6)) }),
     entropy_bits_per_byte: text.entropyBitsPerByte,
   };
   if (values.json) {

@@ -1,7 +1,6 @@
 // `egg generate`: continues a prompt with a trained model; the text goes to standard output, byte for byte.
 // Not the model (src/models/generate.ts) and not the rule of choice (src/models/sampling.ts).
 import { defineCommand } from "citty";
-import { generate } from "../models/generate.ts";
 import { checkSampling } from "../models/sampling.ts";
 import { createTextStream } from "../report/text.ts";
 import { colorsFor, createTerminal, isTerminal, writeOut } from "../report/terminal.ts";
@@ -34,7 +33,7 @@ export async function run(argv: string[]): Promise<number> {
   const { model, tokenizer } = openModel(values.run, values.checkpoint);
   const prompt = new TextEncoder().encode(values.prompt);
   const rate = new Rate(prompt.length);
-  const tokens = rate.watch(generate(model, Uint8Array.from(tokenizer.encode(prompt)), values.tokens, options, values.seed));
+  const tokens = rate.watch(model.generate(Uint8Array.from(tokenizer.encode(prompt)), values.tokens, options, values.seed));
 
   // A terminal gets text that is safe to show, anything else the bytes themselves.
   if (!isTerminal(1)) {

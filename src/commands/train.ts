@@ -5,8 +5,8 @@ import { defineCommand } from "citty";
 import type { Config } from "../config/knobs.ts";
 import { effectiveConfigText, loadConfig } from "../config/load.ts";
 import { openCorpus, splitCorpus, type Corpus } from "../data/corpus.ts";
-import { requireSequence } from "../data/streams.ts";
-import { EggrollInt8 } from "../learners/eggroll-int8.ts";
+import { createLearner, requireText } from "../learners/create.ts";
+import type { Learner } from "../learners/learner.ts";
 import { chooseTier, openContext, tryLockFile } from "../native/machine.ts";
 import { dryRunJson, dryRunTable, type DryRun } from "../report/estimate.ts";
 import { createProgress, formatLoss, type Progress } from "../report/progress.ts";
@@ -29,6 +29,7 @@ export const args = {
   name: { type: "string", description: "name of the run, instead of the preset's", valueHint: "NAME" },
   threads: { type: "string", kind: "integer", min: 1, max: 1024, description: "threads that compute, instead of device.threads", valueHint: "N" },
   force: { type: "boolean", description: "start over: delete what an earlier run of this config left" },
+  "debug-stats": { type: "boolean", description: "write entropy, size and saturation of each tensor to debug-stats.jsonl at evaluations" },
   "dry-run": { type: "boolean", description: "say what would run, how much memory and time it would take, and write nothing" },
   json: { type: "boolean", description: "print the summary as one line of JSON on standard output" },
   quiet: { type: "boolean", alias: "q", description: "show warnings and errors only" },
@@ -51,7 +52,7 @@ export async function run(argv: string[]): Promise<number> {
   const corpus = await openCorpus(config.data.path);
   try {
     const folder = runFolder(config, values.name, corpus.fingerprint());
-    const again = commandText({ "--config": values.config, "--set": repeated.set, "--out": values.out, "--name": values.name, "--threads": values.threads });
+    const again = commandText({ "--config": values.config, "--set": repeated.set, "--out": values.out, "--name": values.name, "--threads": values.threads }) + (values["debug-stats"] ? " --debug-stats" : "");
     const report = (summary: Summary, view: View | null): void => {
       if (summary.stopped_by === "minutes" || summary.stopped_by === "patience") terminal.info(endText(summary, config));
       // The entropy of a built-in text takes longer to work out than all else that a finished run does.
@@ -87,18 +88,18 @@ export async function run(argv: string[]): Promise<number> {
 
     const text = splitCorpus(corpus, config.data.validation);
     // What can be refused is refused before there is a folder.
-    requireSequence(text.train, config.trainer.sequence);
+    requireText(config, text.train);
     const tier = chooseTier();
     const saved = values.force ? null : newestCheckpoint(folder);
-    const createLearner = (): { learner: EggrollInt8; plan: PeakPlan } => {
+    const prepare = (): { learner: Learner; plan: PeakPlan } => {
       let plan: PeakPlan;
-      const learner = new EggrollInt8(config, text, openContext(config.device.threads, tier), (parts) => {
+      const learner = createLearner(config, text, openContext(config.device.threads, tier), (parts) => {
         plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: config.data.path.startsWith("builtin:") });
       });
       return { learner, plan: plan! };
     };
     if (values["dry-run"]) {
-      const { learner, plan } = createLearner();
+      const { learner, plan } = prepare();
       const time = await estimateTime(learner, config, saved?.step ?? 0);
       tell({ folder, state: values.force ? "new" : state, config, estimate: { plan, time, stepsDone: saved?.step ?? 0, memberTokensPerStep: learner.memberTokensPerStep } });
       return 0;
@@ -108,8 +109,9 @@ export async function run(argv: string[]): Promise<number> {
       config,
       folder,
       force: values.force,
+      debugStats: values["debug-stats"],
       program,
-      createLearner: () => createLearner().learner,
+      createLearner: () => prepare().learner,
       formatSample: plainSample,
       tryLock: tryLockFile,
       listener: view,
@@ -156,6 +158,7 @@ class View implements RunListener {
     this.#progress = createProgress(this.#terminal, {
       firstStep: resumed?.step ?? 0,
       steps: this.#steps,
+      floor,
       memberTokensPerStep: learner.memberTokensPerStep,
       now: () => performance.now() / 1000,
     });

@@ -1,10 +1,9 @@
 // A trained model by the RUN word of the command line: finds the checkpoint, checks it, puts it into native memory.
 // Not the container (src/run/checkpoint.ts) and not the meaning of RUN (src/run/folder.ts). Read next: generate.ts, eval.ts.
 import { EggError } from "../errors.ts";
-import { accepts, knobAt, valueAt, type Config, type KnobPath } from "../config/knobs.ts";
+import { accepts, appliesTo, knobAt, valueAt, type Config, type KnobPath } from "../config/knobs.ts";
 import { tokenizers, type Tokenizer } from "../data/tokenizer.ts";
-import { expectWeights, writeWeights } from "../models/egg.ts";
-import { NativeModel } from "../native/int8.ts";
+import { openTextModel, type TextModel } from "../models/text-model.ts";
 import { openContext } from "../native/machine.ts";
 import { createTerminal } from "../report/terminal.ts";
 import { loadBest, loadCheckpoint, loadLatest, type LoadedCheckpoint } from "../run/checkpoint.ts";
@@ -18,7 +17,7 @@ export const checkpointArg = {
 } as const satisfies StrictArg;
 
 export interface Trained {
-  model: NativeModel;
+  model: TextModel;
   tokenizer: Tokenizer;
   config: Config;
   checkpoint: LoadedCheckpoint;
@@ -33,21 +32,19 @@ export function openModel(run: string, which: string): Trained {
   const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : which === "best" ? best(path) : newest(path);
   const config = configOf(checkpoint);
   const tokenizer = tokenizers[config.data.tokenizer];
-  const shape = { layers: config.model.layers, hidden: config.model.hidden, vocabulary: tokenizer.vocabulary };
-  expectWeights(shape, checkpoint.tensors);
-  const model = new NativeModel(openContext(config.device.threads), shape);
-  writeWeights(model, checkpoint.tensors);
-  return { model, tokenizer, config, checkpoint };
+  return { model: openTextModel(openContext(config.device.threads), config, checkpoint.tensors), tokenizer, config, checkpoint };
 }
 
 /** What the commands need to know of the run; other knobs may have come or gone since it was written. */
-const needed: readonly KnobPath[] = ["model.type", "model.hidden", "model.layers", "data.path", "data.validation", "data.tokenizer", "device.threads"];
+const needed: readonly KnobPath[] = ["model.type", "trainer.rule", "model.order", "model.table_bits", "model.hidden", "model.layers", "data.path", "data.validation", "data.tokenizer", "device.threads"];
 
 /** The config that a checkpoint holds. @throws EggError("corrupt") where this version cannot use it */
 export function configOf({ path, config, program }: LoadedCheckpoint): Config {
   try {
     const parsed = JSON.parse(config) as Config;
-    if (needed.every((knob) => accepts(knobAt(knob)!, valueAt(parsed, knob)))) return parsed;
+    const rule = knobAt("trainer.rule")!;
+    const known = (path: KnobPath) => accepts(knobAt(path)!, valueAt(parsed, path));
+    if (accepts(rule, valueAt(parsed, "trainer.rule")) && needed.every((path) => !appliesTo(knobAt(path)!, parsed.trainer.rule) || known(path))) return parsed;
   } catch {
     // no JSON: the same trouble
   }

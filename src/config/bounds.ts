@@ -1,12 +1,12 @@
 // Checks that a range alone does not give: proofs, worked out for each config, that the integer kernels cannot overflow, and knobs
-// that would do nothing beside each other. Not the kernels' own code; the magnitudes below are the contract that they keep.
+// that must fit each other. Not the kernels' own code; the magnitudes below are the contract that they keep.
 // Read next: load.ts, which runs this table after all layers are merged; schema.ts.
 
-import type { Config, KnobPath } from "./knobs.ts";
+import type { Config, KnobPath, Rule } from "./knobs.ts";
 
 /** Largest magnitude of an int8 weight or activation (never -128), and of one perturbation value. */
 const int8 = 127;
-const noise = 31;
+const noise: Record<Rule, number> = { egg: 31, "egg.c": 31, "nano-egg": 86 };
 const int32 = 2 ** 31 - 1;
 
 /** One row: it names the knob by which the rule is broken, and can say so in a config file's JSON schema where it can be broken there. */
@@ -26,14 +26,30 @@ export const bounds: readonly Bound[] = [
   {
     // The widest perturbed product, mlp.project: (x . b) * a over 4 x hidden columns, before its shift.
     path: "model.hidden",
-    problem: ({ model: { hidden } }) =>
-      overflow(`found ${hidden}`, `the widest product reaches 4 x ${hidden} x ${int8} x ${noise} x ${noise}`, 4 * hidden * int8 * noise * noise),
+    problem: ({ model: { hidden = 0 }, trainer: { rule } }) =>
+      overflow(`found ${hidden}`, `the widest product reaches 4 x ${hidden} x ${int8} x ${noise[rule]} x ${noise[rule]}`, 4 * hidden * int8 * noise[rule] ** 2),
   },
   {
     // The votes of a step for one weight: one a * b for each mirrored pair.
     path: "trainer.population",
-    problem: ({ trainer: { population } }) =>
-      overflow(`found ${population}`, `the votes for a weight reach ${population} / 2 x ${noise} x ${noise}`, (population / 2) * noise * noise),
+    problem: ({ trainer: { population, rule } }) =>
+      rule === "egg" ? undefined : overflow(`found ${population}`, `the votes for a weight reach ${population} / 2 x ${noise[rule]} x ${noise[rule]}`, (population / 2) * noise[rule] ** 2),
+  },
+  // Rule egg: the votes of a step for one weight, where all its positions read the same row: 16 pairs x (31 x 127 / 32) x 31 a position.
+  ...(["trainer.population", "trainer.sequence"] as const).map((path): Bound => ({
+    path,
+    problem: (config) => {
+      const limit = limitsOf(config.trainer.rule)[path];
+      const value = path === "trainer.population" ? config.trainer.population : config.trainer.sequence;
+      if (config.trainer.rule !== "egg" || limit === undefined) return undefined;
+      if (limit.multipleOf !== undefined && value % limit.multipleOf !== 0) return `found ${value}, allowed in rule egg a multiple of ${limit.multipleOf}: 16 mirrored pairs read the same text`;
+      return value > limit.most! ? `found ${value}, allowed in rule egg at most ${limit.most}: with more, the votes for a row that is read everywhere would not fit into 32 bits` : undefined;
+    },
+  })),
+  {
+    path: "trainer.group_size",
+    problem: ({ trainer: { group_size = 2, population } }) =>
+      population % group_size === 0 ? undefined : `found ${group_size}, which does not divide trainer.population ${population}`,
   },
   {
     path: "run.patience",
@@ -49,6 +65,16 @@ export const bounds: readonly Bound[] = [
     wrongTogether: { "run.patience": { atLeast: 1 }, "data.validation": { is: 0 }, "run.stop_metric": { missingOr: "val_bits_per_byte" } },
   },
 ];
+
+/** What a rule allows beyond the knobs' own ranges, by the proofs above. */
+export function limitsOf(rule: Rule): Partial<Record<KnobPath, { most?: number; multipleOf?: number }>> {
+  // 16,384 / 32 groups of 64 positions: 32,768 x 16 x 123 x 31 < 2^31.
+  if (rule === "egg") return { "trainer.population": { most: 16_384, multipleOf: 32 }, "trainer.sequence": { most: 64 } };
+  return {
+    "model.hidden": { most: Math.floor(int32 / (4 * int8 * noise[rule] ** 2)) },
+    "trainer.population": { most: 2 * Math.floor(int32 / noise[rule] ** 2) },
+  };
+}
 
 function overflow(found: string, sum: string, value: number): string | undefined {
   return value > int32 ? `${found}, but ${sum} = ${value}, more than the ${int32} that 32 bits hold` : undefined;

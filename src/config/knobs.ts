@@ -2,8 +2,15 @@
 // Not here: where values come from (load.ts) and named sets of them (presets.ts).
 // Read next: presets.ts, then load.ts.
 
-/** One row: `path` is "section.name" (or a bare name at the top level), `help` one line without a full stop. */
-export type Knob = { path: string; help: string; unit?: string } & (
+/** Ways to perturb, run and train: egg's own on rows of contexts (kernels/contexts/), the others on an int8 GRU (kernels/int8/rule.zig). */
+export const rules = ["egg", "egg.c", "nano-egg"] as const;
+export type Rule = (typeof rules)[number];
+
+/**
+ * One row: `path` is "section.name" (or a bare name at the top level), `help` one line without a full stop. A row with `rule`
+ * exists only where trainer.rule is that one, or one of those.
+ */
+export type Knob = { path: string; help: string; unit?: string; rule?: Rule | readonly Rule[] } & (
   | { kind: "integer"; default: number; min: number; max: number; multipleOf?: number }
   | { kind: "number"; default: number; min: number; max: number }
   | { kind: "boolean"; default: boolean }
@@ -11,31 +18,45 @@ export type Knob = { path: string; help: string; unit?: string } & (
   | { kind: "choice"; default: string; choices: readonly string[] }
 );
 
+const own = { rule: "egg" } as const;
+const nano = { rule: "nano-egg" } as const;
+const gru = { rule: ["egg.c", "nano-egg"] } as const;
 const every = { kind: "integer", min: 0, max: 1_000_000_000, unit: "steps" } as const;
 
 export const knobs = [
-  { path: "preset", kind: "string", form: "text", default: "egg.c", help: "named set of defaults that this config starts from" },
+  { path: "preset", kind: "string", form: "text", default: "egg", help: "named set of defaults that this config starts from" },
 
   { path: "data.path", kind: "string", form: "path", default: "builtin:fables", help: "file to learn from, or a built-in corpus" },
   { path: "data.tokenizer", kind: "choice", choices: ["bytes"], default: "bytes", help: "how the text is cut into tokens" },
   { path: "data.validation", kind: "number", min: 0, max: 0.5, default: 0.1, help: "share of the data held out for evaluation" },
 
-  { path: "model.type", kind: "choice", choices: ["egg"], default: "egg", help: "model family: egg is an int8 GRU" },
-  { path: "model.hidden", kind: "integer", min: 16, max: 4096, multipleOf: 16, default: 128, help: "width of the model" },
-  { path: "model.layers", kind: "integer", min: 1, max: 64, default: 4, help: "depth of the model" },
+  { path: "model.type", kind: "choice", choices: ["egg"], default: "egg", help: "model family: egg is int8, rows of contexts in rule egg and a GRU in the other rules" },
+  { path: "model.order", ...own, kind: "integer", min: 1, max: 8, default: 6, unit: "bytes", help: "longest context; there is a table of rows for each length up to it" },
+  { path: "model.table_bits", ...own, kind: "integer", min: 4, max: 24, default: 16, help: "rows of a table of three and more bytes, as a power of two" },
+  { path: "model.hidden", ...gru, kind: "integer", min: 16, max: 4096, multipleOf: 16, default: 128, help: "width of the model" },
+  { path: "model.layers", ...gru, kind: "integer", min: 1, max: 64, default: 4, help: "depth of the model" },
 
   { path: "trainer.type", kind: "choice", choices: ["eggroll-int8"], default: "eggroll-int8", help: "how the model learns" },
+  { path: "trainer.rule", kind: "choice", choices: rules, default: "egg", help: "whose arithmetic, noise and update, bit for bit; the preset names it" },
   { path: "trainer.population", kind: "integer", min: 2, max: 1_048_576, multipleOf: 2, default: 128, unit: "members", help: "members a step, in mirrored pairs" },
   { path: "trainer.sequence", kind: "integer", min: 1, max: 1_048_576, default: 256, unit: "tokens", help: "tokens that each member reads a step" },
   { path: "trainer.sigma_shift", kind: "integer", min: 0, max: 8, default: 4, help: "each one more halves the size of the perturbation" },
-  { path: "trainer.threshold", kind: "integer", min: 0, max: 2_147_483_647, default: 160, help: "votes that a weight needs before it moves by one" },
+  { path: "trainer.learning_rate", ...own, kind: "number", min: 1e-6, max: 16, default: 0.5, help: "how far a reading moves a row, in 1/16 bit a unit of gradient; falls in a straight line to 0 at the end" },
+  { path: "trainer.decay_shift", ...own, kind: "integer", min: 0, max: 30, default: 9, help: "weights lose this power of two's part every 262,144 positions; each one more halves it, 0 = never" },
+  { path: "trainer.threshold", rule: "egg.c", kind: "integer", min: 0, max: 2_147_483_647, default: 160, help: "votes that a weight needs before it moves by one" },
+  { path: "trainer.alpha", ...nano, kind: "number", min: 1e-9, max: 64, default: 4, help: "share of the weights that would move by chance alone; above 1 it falls from all, the faster the larger" },
+  { path: "trainer.alpha_decay_timestep", ...nano, kind: "integer", min: 1, max: 1_000_000_000, default: 1000, unit: "steps", help: "unit of time in which an alpha above 1 falls" },
+  { path: "trainer.group_size", ...nano, kind: "integer", min: 2, max: 1_048_576, multipleOf: 2, default: 2, unit: "members", help: "members that read the same text; a divisor of the population" },
+  { path: "trainer.use_clt", ...nano, kind: "boolean", default: true, help: "weigh votes by the size of the noise; false counts its signs only" },
+  { path: "trainer.noise_reuse", ...nano, kind: "integer", min: 0, max: 1_000_000_000, default: 1, unit: "steps", help: "steps that share their noise; 0 = all of them" },
+  { path: "trainer.num_perturbations", ...nano, kind: "integer", min: 0, max: 0, default: 0, help: "off: the reference gives other values no meaning" },
 
   { path: "run.steps", kind: "integer", min: 0, max: 1_000_000_000, default: 300, unit: "steps", help: "length of the run" },
   { path: "run.minutes", kind: "number", min: 0, max: 1_000_000, default: 0, unit: "minutes", help: "training time after which the run ends; 0 = no limit" },
   { path: "run.patience", kind: "integer", min: 0, max: 1_000_000_000, default: 0, unit: "evaluations", help: "end the run after so many evaluations without improvement; 0 = never" },
   { path: "run.stop_metric", kind: "choice", choices: ["val_bits_per_byte", "train_bits_per_byte"], default: "val_bits_per_byte", help: "loss that has to improve: on held-out text, or of training since the last evaluation" },
   { path: "run.min_delta", kind: "number", min: 0, max: 16, default: 0, unit: "bits per byte", help: "an improvement is more than this" },
-  { path: "run.seed", kind: "integer", min: 0, max: 4_294_967_295, default: 42, help: "start of the random numbers of training and samples; initial weights are those of the preset" },
+  { path: "run.seed", kind: "integer", min: 0, max: 4_294_967_295, default: 42, help: "start of the random numbers of training and samples; of the initial weights too in rule nano-egg" },
   { path: "run.eval_every", ...every, default: 10, help: "evaluate on held-out data every so often; 0 = never" },
   { path: "run.sample_every", ...every, default: 50, help: "write a sample of text every so often; 0 = never" },
   { path: "run.checkpoint_every", ...every, default: 100, help: "save a checkpoint every so often; 0 = only when the run ends" },
@@ -57,9 +78,13 @@ type SectionOf<P> = P extends `${infer S}.${string}` ? S : never;
 export type KnobPath = Row["path"];
 export type KnobValue<P extends KnobPath = KnobPath> = RowValue<Extract<Row, { path: P }>>;
 
-/** The whole config, every value present: { preset, data: {…}, model: {…}, trainer: {…}, run: {…}, device: {…} }. */
+type Section<S extends string> = { [R in Exclude<Row, { rule: unknown }> as R["path"] extends `${S}.${infer N}` ? N : never]: RowValue<R> } & {
+  [R in Extract<Row, { rule: unknown }> as R["path"] extends `${S}.${infer N}` ? N : never]?: RowValue<R>;
+};
+
+/** The whole config, every value of its rule present: { preset, data: {…}, model: {…}, trainer: {…}, run: {…}, device: {…} }. */
 export type Config = { [R in Row as R["path"] extends `${string}.${string}` ? never : R["path"]]: RowValue<R> } & {
-  [S in SectionOf<KnobPath>]: { [R in Row as R["path"] extends `${S}.${infer N}` ? N : never]: RowValue<R> };
+  [S in SectionOf<KnobPath>]: Section<S>;
 };
 
 /** Any part of a config. */
@@ -93,7 +118,22 @@ export function setAt(config: PartialConfig, path: KnobPath, value: unknown): vo
   else ((root[first] ??= {}) as Record<string, unknown>)[second] = value;
 }
 
-/** A fresh config of the table's defaults, sections and keys in table order. */
+/** Whether a config of this rule has the knob. */
+export function appliesTo(knob: Knob, rule: Rule): boolean {
+  return knob.rule === undefined || [knob.rule].flat().includes(rule);
+}
+
+/** Takes out what the config's rule does not know. */
+export function withoutStrangers(config: Config): Config {
+  for (const knob of knobs as readonly (Knob & { path: KnobPath })[]) {
+    if (appliesTo(knob, config.trainer.rule)) continue;
+    const [section = "", name = ""] = knob.path.split(".");
+    delete (config as unknown as Record<string, Record<string, unknown>>)[section]![name];
+  }
+  return config;
+}
+
+/** A fresh config of the table's defaults, sections and keys in table order; of every rule's knobs. */
 export function defaultConfig(): Config {
   const config: PartialConfig = {};
   for (const knob of knobs) setAt(config, knob.path, knob.default);
@@ -104,6 +144,7 @@ export function defaultConfig(): Config {
 export function allowed(knob: Knob): string {
   switch (knob.kind) {
     case "integer": {
+      if (knob.min === knob.max) return `only ${knob.min}`;
       const step = knob.multipleOf ?? 1;
       const what = step === 1 ? "a whole number" : step === 2 ? "an even number" : `a multiple of ${step}`;
       return `${what} from ${knob.min} to ${knob.max}`;

@@ -7,9 +7,9 @@ import { resolve } from "node:path";
 import { EggError } from "../errors.ts";
 import { bounds } from "./bounds.ts";
 import { longestFile, parseJsonc, type JsonNode, type Place } from "./jsonc.ts";
-import { accepts, found, knobAt, knobs, numberFromText, sections, setAt, valueAt, type Config, type Knob, type KnobPath, type KnobValue } from "./knobs.ts";
+import { accepts, appliesTo, found, knobAt, knobs, numberFromText, sections, setAt, valueAt, withoutStrangers, type Config, type Knob, type KnobPath, type KnobValue } from "./knobs.ts";
 import { nearest } from "./nearest.ts";
-import { allowedFor, choicesOf, defaultPreset, isPreset, presetConfig, presets } from "./presets.ts";
+import { allowedFor, choicesOf, defaultPreset, isPreset, presets, presetValues } from "./presets.ts";
 
 /** Values that came from options of their own, such as { "run.out": { flag: "--out", value: "here" } }; undefined values are left out. */
 export type Flags = { [P in KnobPath]?: { flag: string; value: KnobValue<P> | undefined } };
@@ -60,8 +60,13 @@ export function loadConfig(options: { file?: string; bytes?: Uint8Array; sets?: 
     if (problem !== undefined) problems.push(`${setting.label}: ${problem}`);
   }
   const loaded = merge(settings);
+  const ruleKnown = accepts(knobAt("trainer.rule")!, loaded.config.trainer.rule); // another is reported above
+  for (const { path, label } of settings) {
+    const knob = knobAt(path)!;
+    if (ruleKnown && !appliesTo(knob, loaded.config.trainer.rule)) problems.push(`${label}: only rule ${[knob.rule].flat().join(" and rule ")} has it, and trainer.rule is ${found(loaded.config.trainer.rule)}`);
+  }
   for (const { path, problem } of bounds) {
-    if (typeof valueAt(loaded.config, path) !== "number") continue; // reported above
+    if (typeof valueAt(loaded.config, path) !== "number") continue; // reported above, or another rule's
     const text = problem(loaded.config);
     const label = settings.findLast((setting) => setting.path === path)?.label ?? `${loaded.sources.get(path)} ${path}`;
     if (text !== undefined) problems.push(`${label}: ${text}`);
@@ -76,7 +81,7 @@ export function loadConfig(options: { file?: string; bytes?: Uint8Array; sets?: 
 function merge(settings: readonly Setting[]): Loaded {
   const named = settings.findLast(({ path }) => path === "preset")?.value;
   const name = isPreset(named) ? named : defaultPreset;
-  const config = presetConfig(name);
+  const config = presetValues(name);
   const sources = new Map<KnobPath, string>();
   for (const { path } of knobs) {
     sources.set(path, path !== "preset" && valueAt({ ...presets[name]!.values }, path) !== undefined ? `preset ${name}` : "default");
@@ -85,7 +90,8 @@ function merge(settings: readonly Setting[]): Loaded {
     setAt(config, path, value);
     sources.set(path, source);
   }
-  return { config, sources };
+  for (const knob of knobs as readonly (Knob & { path: KnobPath })[]) if (!appliesTo(knob, config.trainer.rule)) sources.delete(knob.path);
+  return { config: withoutStrangers(config), sources };
 }
 
 function settingProblem({ path, value }: Setting): string | undefined {
@@ -95,9 +101,17 @@ function settingProblem({ path, value }: Setting): string | undefined {
   return `found ${found(value)}, allowed ${allowedFor(knob)}${near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`}`;
 }
 
+/** Keys that a reference has and egg does not, with the reason. */
+const refused: ReadonlyMap<string, string> = new Map([
+  ["trainer.fast_fitness", "nano-egg's fitness is always the sign of a pair's difference: its other way is broken in the reference"],
+  ["trainer.rank", "perturbations are of rank 1: nano-egg's update for a higher rank is broken in the reference"],
+]);
+
 /** "unknown key" with the nearest path there is: a near path, or the same or a near name in another section. */
 function unknownKey(path: string): string {
   if (sections.includes(path)) return `a section, not a key; its keys: ${knobs.flatMap((k) => (k.path.startsWith(`${path}.`) ? [k.path] : [])).join(", ")}`;
+  const refusal = refused.get(path);
+  if (refusal !== undefined) return `found, but ${refusal}`;
   const last = (text: string) => text.slice(text.lastIndexOf(".") + 1);
   const paths = knobs.map((knob) => knob.path);
   const name = nearest(last(path), paths.map(last));

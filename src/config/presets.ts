@@ -2,7 +2,7 @@
 // Not here: the knobs' own defaults and ranges (knobs.ts), and what overrides a preset (load.ts).
 // Read next: load.ts.
 
-import { allowed, alternatives, defaultConfig, knobs, setAt, valueAt, type Config, type Knob, type PartialConfig } from "./knobs.ts";
+import { allowed, alternatives, defaultConfig, knobs, setAt, valueAt, withoutStrangers, type Config, type Knob, type PartialConfig } from "./knobs.ts";
 
 export interface Preset {
   help: string;
@@ -10,11 +10,30 @@ export interface Preset {
 }
 
 export const presets: Readonly<Record<string, Preset>> = {
+  egg: {
+    help: "egg's own model and training: contexts of 1 to 6 bytes, 2,048 pairs; the one that learns best",
+    values: {
+      model: { order: 6, table_bits: 16 },
+      trainer: { rule: "egg", population: 4096, sequence: 16, sigma_shift: 4, learning_rate: 0.5, decay_shift: 9 },
+      run: { steps: 20_000, seed: 1, eval_every: 500, sample_every: 5000, checkpoint_every: 5000 },
+    },
+  },
   "egg.c": {
     help: "the model and the training of egg.c: int8 GRU, hidden 128, 4 layers, 64 pairs",
     values: {
       model: { hidden: 128, layers: 4 },
-      trainer: { population: 128, sequence: 256, sigma_shift: 4, threshold: 160 },
+      trainer: { rule: "egg.c", population: 128, sequence: 256, sigma_shift: 4, threshold: 160 },
+    },
+  },
+  "nano-egg": {
+    help: "the model and the training of nano-egg: every parameter learns; hidden 256, 6 layers, 512 pairs",
+    values: {
+      model: { hidden: 256, layers: 6 },
+      trainer: {
+        rule: "nano-egg", population: 1024, sequence: 100, sigma_shift: 4, alpha: 4, alpha_decay_timestep: 1000, group_size: 2, use_clt: true,
+        noise_reuse: 1, num_perturbations: 0,
+      },
+      run: { steps: 1000, seed: 0, eval_every: 10 },
     },
   },
 };
@@ -40,6 +59,11 @@ export function allowedFor(knob: Knob): string {
 
 /** A fresh config: defaults, then the preset's values. Throws RangeError for a name that is none (a caller's bug). */
 export function presetConfig(name: string): Config {
+  return withoutStrangers(presetValues(name));
+}
+
+/** The same with the knobs of all rules, for layers above that may choose another rule. */
+export function presetValues(name: string): Config {
   if (!isPreset(name)) throw new RangeError(`no preset ${name}`);
   const config = defaultConfig();
   const values: PartialConfig = { ...presets[name]!.values, preset: name };

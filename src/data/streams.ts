@@ -1,4 +1,4 @@
-// Where each reader of the text stands at a given step: the batch cursor of preset egg.c, and the cut for evaluation.
+// Where each reader of the text stands at a given step: the batch cursors of egg.c and nano-egg, and the cut for evaluation.
 // Not a state: every position follows from the step alone, so a resumed run reads exactly on. Text comes from corpus.ts.
 
 import { EggError } from "../errors.ts";
@@ -27,6 +27,25 @@ export function referenceEvaluationStart(bytes: number, sequence: number, step: 
   return cursor(bytes, sequence, step) % (bytes - sequence);
 }
 
+/**
+ * Where the sequences of nano-egg begin at a step: the text is cut into as many equal rows, the rest dropped, and each row into
+ * segments of T bytes, one a step, again from the first after the last: row * (segments*T + 1) + (step mod segments)*T, with
+ * segments = floor((n - sequences) / (T*sequences)).
+ */
+export function segmentOffsets(bytes: number, sequences: number, sequence: number, step: number): Float64Array {
+  const segments = Math.floor((bytes - sequences) / (sequence * sequences));
+  if (segments < 1) throw new RangeError(`${sequences} sequences of ${sequence} need ${sequences * (sequence + 1)} bytes, not ${bytes}`);
+  const within = (step % segments) * sequence;
+  return Float64Array.from({ length: sequences }, (_, row) => row * (segments * sequence + 1) + within);
+}
+
+/** The rows in which nano-egg reads held-out text side by side; the rest is dropped. Null where there is less than 2 bytes for each. */
+export function validationRows(bytes: number, rows: number): EvaluationStreams | null {
+  const row = Math.floor(bytes / rows);
+  if (row < 2) return null;
+  return { offsets: Float64Array.from({ length: rows }, (_, i) => i * row), length: row - 1, predicted: rows * (row - 1) };
+}
+
 function cursor(bytes: number, sequence: number, step: number): number {
   if (bytes < sequence + 1) throw new RangeError(`a sequence of ${sequence} needs ${sequence + 1} bytes, not ${bytes}`);
   const start = sequence * step;
@@ -44,9 +63,15 @@ export function fillBatch(corpus: Corpus, offsets: ArrayLike<number>, sequence: 
   for (let p = 0; p < offsets.length; p++) corpus.read(offsets[p]!, target.subarray(p * row, (p + 1) * row));
 }
 
-/** Throws EggError "data" unless the corpus is long enough for sequences of `sequence` bytes and their targets. */
+/** Throws EggError "data" unless the corpus is long enough for a sequence of `sequence` bytes and its last target. */
 export function requireSequence(corpus: Corpus, sequence: number): void {
   requireLength(corpus, sequence + 1, `a sequence of ${sequence.toLocaleString("en-US")} bytes and its last target`, "trainer.sequence");
+}
+
+/** The same for sequences that each read a part of the text of their own. */
+export function requireSequences(corpus: Corpus, sequences: number, sequence: number): void {
+  const what = `${sequences.toLocaleString("en-US")} sequences of ${sequence.toLocaleString("en-US")} bytes, each with its last target`;
+  requireLength(corpus, sequences * (sequence + 1), what, "trainer.population or trainer.sequence, or raise trainer.group_size");
 }
 
 export interface EvaluationStreams {

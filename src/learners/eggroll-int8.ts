@@ -1,49 +1,41 @@
-// Integer EGGROLL by the algorithm of egg.c: which streams a step reads, which seed it uses, what is reported and saved.
-// The arithmetic is native (kernels/int8/eggroll.zig). Reference: d0rc/egg.c, full_trained_egg.c.
-import type { Config } from "../config/knobs.ts";
+// Integer EGGROLL by any rule: takes the memory, runs the steps, says what is reported and saved. What a rule does otherwise is in a
+// file each (egg-c.ts, nano-egg.ts), the arithmetic is native (kernels/int8/eggroll.zig). Read next: rule.ts.
+import type { Config, Rule } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
-import { fillBatch, pairOffsets, referenceEvaluationStart, requireSequence } from "../data/streams.ts";
+import { fillBatch } from "../data/streams.ts";
 import { tokenizers } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
-import { eggParameters, eggTensors, initialWeights, largestTensor, savedWeights, writeWeights } from "../models/egg.ts";
+import { eggParameters, eggTensors, largestTensor, savedWeights, writeWeights } from "../models/egg.ts";
 import { textLoss, textLossBytes } from "../models/evaluate.ts";
-import { generate } from "../models/generate.ts";
+import { collect, generate } from "../models/generate.ts";
 import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
-import { NativeEvaluator, NativeModel, NativeTrainer, type TrainerShape } from "../native/int8.ts";
+import { NativeModel, NativeTrainer } from "../native/int8.ts";
 import { cancel, type Context } from "../native/machine.ts";
-import type { Learner, MemoryPlan, StepReport } from "./learner.ts";
+import { eggC } from "./egg-c.ts";
+import { evaluationBytes, sampling, type Evaluation, type Learner, type MemoryPlan, type StepReport } from "./learner.ts";
+import { nanoEgg } from "./nano-egg.ts";
+import type { RuleOfRuns, RuleRun } from "./rule.ts";
 
-/** The reference logs a clean evaluation of its own before every tenth step. */
-const referenceEvery = 10;
+type Int8Rule = Exclude<Rule, "egg">;
+const rules: Record<Int8Rule, RuleOfRuns> = { "egg.c": eggC, "nano-egg": nanoEgg };
+
 /** States that are saved at once, in bytes: a checkpoint must not take as much memory again as the run. */
 const statePiece = 8 << 20;
 /** What filling the streams leaves behind between two collections of garbage, in bytes; measured at 2,048 to 524,288 pairs. */
 const garbageOf = (pairs: number): number => Math.min(1200 * pairs, 6 << 20) + 110 * pairs;
-/** Held-out text that an evaluation during training reads at most. */
-const evaluationBytes = 65_536;
-/** Sampling runs on the thread that hears signals: it stands aside this often. */
-const sampleSlice_ms = 25;
-/** Samples during training are cooled a little: at temperature 1 a young model writes mostly bytes that are no text. */
-const sampling = { temperature: 0.7, top_k: 0, top_p: 1, min_p: 0 };
-/** 32-bit golden ratio: spreads step numbers over seeds. */
-const spread = 0x9e3779b9;
-
-/** The noise seed of a step: the run's seed takes the place of egg.c's clock. */
-export function stepSeed(seed: number, step: number): number {
-  return (seed ^ Math.imul(step, spread)) >>> 0;
-}
-
-/** Weights that the update may move: the matrices, not embedding, biases and norms. */
-function trainedWeights(model: NativeModel): number {
-  return 12 * model.layers * model.hidden ** 2 + model.vocabulary * model.hidden;
-}
-
 function statesAtOnce({ stateBytes }: NativeModel): number {
   return Math.max(1, Math.floor(statePiece / stateBytes));
 }
 
-function shapeOf({ trainer }: Config): TrainerShape {
-  return { pairs: trainer.population / 2, sequence: trainer.sequence, threshold: trainer.threshold, sigma_shift: trainer.sigma_shift };
+/** The rule of a config that trains the GRU. */
+function int8Rule({ trainer: { rule } }: Config): Int8Rule {
+  if (rule === "egg") throw new EggError("internal", "[run] rule egg has no GRU.");
+  return rule;
+}
+
+/** Throws EggError("data") where the text is too short for a run of this config. */
+export function requireText(config: Config, train: Corpus): void {
+  rules[int8Rule(config)].requireText(config, train);
 }
 
 /** What crosses into native memory at once is at most 4 GiB. */
@@ -63,7 +55,7 @@ export class EggrollInt8 implements Learner {
   readonly #context: Context;
   readonly #model: NativeModel;
   readonly #trainer: NativeTrainer;
-  readonly #reference: NativeEvaluator;
+  readonly #rule: RuleRun;
   readonly #train: Corpus;
   readonly #heldOut: Corpus | null;
   readonly #seed: number;
@@ -79,21 +71,23 @@ export class EggrollInt8 implements Learner {
    */
   constructor(config: Config, text: { train: Corpus; heldOut: Corpus | null }, context: Context, admit: (plan: MemoryPlan) => void) {
     const { population, sequence } = config.trainer;
-    const shape = shapeOf(config);
-    requireSequence(text.train, sequence);
+    const rule = int8Rule(config);
+    requireText(config, text.train);
     this.#context = context;
     this.#train = text.train;
     this.#heldOut = text.heldOut;
     this.#seed = config.run.seed;
-    this.#model = new NativeModel(context, { layers: config.model.layers, hidden: config.model.hidden, vocabulary: tokenizers[config.data.tokenizer].vocabulary });
+    this.#model = new NativeModel(context, { rule, layers: config.model.layers!, hidden: config.model.hidden!, vocabulary: tokenizers[config.data.tokenizer].vocabulary });
+    this.#rule = rules[rule].create(config, this.#model, text.train);
     this.parameters = eggParameters(this.#model);
     this.population = population;
     this.memberTokensPerStep = population * sequence;
-    this.dataTokensPerStep = shape.pairs * sequence;
+    this.dataTokensPerStep = this.#rule.streams * sequence;
     this.backend = `cpu ${context.tier}`;
     this.threads = context.threads;
-    const batchBytes = shape.pairs * (sequence + 1);
-    const states = population * config.model.layers * config.model.hidden;
+    const { shape, streams } = this.#rule;
+    const batchBytes = streams * (sequence + 1);
+    const states = population * config.model.layers! * config.model.hidden!;
     text.train.read(0, new Uint8Array(1)); // a text that is made when it is first read is made now, and counted as there
     const roomBytes = Math.max(largestTensor(this.#model), Math.min(statesAtOnce(this.#model), population) * this.#model.stateBytes);
     admit({
@@ -106,67 +100,50 @@ export class EggrollInt8 implements Learner {
     expectOnePiece("the streams of a step", batchBytes, "trainer.population or trainer.sequence");
     expectOnePiece("the states of all members", states, "trainer.population, model.layers or model.hidden");
     this.#trainer = new NativeTrainer(this.#model, shape);
-    this.#reference = new NativeEvaluator(this.#model, 1, sequence);
     this.#batch = new Uint8Array(batchBytes);
     this.#room = new Uint8Array(roomBytes);
   }
 
   initialize(): void {
-    for (const [tensor, values] of initialWeights(this.#model)) this.#model.write(tensor.index, values);
+    this.#model.initialize(this.#seed);
   }
 
   async step(index: number, onProgress: (share: number) => void): Promise<StepReport | null> {
     this.#cancelled = false;
-    const { pairs, sequence } = this.#trainer.shape;
-    const before = index % referenceEvery === 0 ? this.#reference.readStates() : null;
-    const lossInteger = before === null ? undefined : await this.#evaluateReference(index);
-    if (lossInteger === null || this.#cancelled) return this.#undo(before);
+    const lossInteger = await this.#rule.beforeStep(index);
+    if (lossInteger === null || this.#cancelled) return this.#undo();
 
-    fillBatch(this.#train, pairOffsets(this.#train.bytes, pairs, sequence, index), sequence, this.#batch);
-    const result = await this.#trainer.step(this.#batch, stepSeed(this.#seed, index), onProgress);
-    if (result === null) return this.#undo(before);
+    fillBatch(this.#train, this.#rule.offsets(index), this.#trainer.shape.sequence, this.#batch);
+    const order = this.#rule.order(index);
+    const result = await this.#trainer.step(this.#batch, order, onProgress);
+    if (result === null) return this.#undo();
     return {
       trainBitsPerByte: result.loss_sum / (16 * this.memberTokensPerStep),
       fitnessPlus: result.plus,
       fitnessMinus: result.minus,
-      updatedFraction: result.changed / trainedWeights(this.#model),
+      updatedFraction: result.changed / this.#rule.trained,
+      ...(this.#rule.thresholdChanges ? { threshold: order.threshold } : {}),
       ...(lossInteger === undefined ? {} : { lossInteger }),
       phases: this.#trainer.phases(),
     };
   }
 
-  /** The reference's own evaluation: clean weights on the training text, with a state that is never reset. */
-  async #evaluateReference(index: number): Promise<number | null> {
-    const { sequence } = this.#trainer.shape;
-    const window = new Uint8Array(sequence + 1);
-    this.#train.read(referenceEvaluationStart(this.#train.bytes, sequence, index), window);
-    const result = await this.#reference.evaluate(window, sequence);
-    return result === null ? null : result.loss_sum / (16 * sequence);
-  }
-
-  #undo(referenceStates: Uint8Array | null): null {
-    if (referenceStates !== null) this.#reference.writeStates(referenceStates);
+  #undo(): null {
+    this.#rule.undo();
     return null;
   }
 
-  async evaluate(): Promise<number | null> {
+  async evaluate(): Promise<Evaluation | null> {
     if (this.#heldOut === null) return null;
-    return (await textLoss(this.#model, this.#heldOut, evaluationBytes))?.bitsPerByte ?? null;
+    const loss = await textLoss(this.#model, this.#heldOut, evaluationBytes);
+    const lossInteger = loss === null ? null : await this.#rule.validate(this.#heldOut);
+    if (loss === null || lossInteger === null) return null;
+    return { bitsPerByte: loss.bitsPerByte, ...(lossInteger === undefined ? {} : { lossInteger }) };
   }
 
   async sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null> {
     this.#cancelled = false;
-    const text = new Uint8Array(tokens);
-    let count = 0;
-    let turned = performance.now();
-    for (const token of generate(this.#model, prompt, tokens, sampling, seed)) {
-      text[count++] = token;
-      if (performance.now() - turned < sampleSlice_ms) continue;
-      await new Promise((resume) => setImmediate(resume));
-      turned = performance.now();
-      if (this.#cancelled) return null;
-    }
-    return text;
+    return collect(generate(this.#model, prompt, tokens, sampling, seed), tokens, () => this.#cancelled);
   }
 
   cancel(): void {
@@ -178,7 +155,7 @@ export class EggrollInt8 implements Learner {
     const { layers, hidden } = this.#model;
     const tensors = savedWeights(this.#model, this.#room);
     tensors.set("state.members", { dtype: "I8", shape: [this.population, layers, hidden], data: this.#memberStates() });
-    tensors.set("state.reference", { dtype: "I8", shape: [layers, hidden], data: this.#reference.readStates() });
+    for (const { name, shape, read } of this.#rule.states) tensors.set(name, { dtype: "I8", shape, data: read() });
     return tensors;
   }
 
@@ -197,12 +174,12 @@ export class EggrollInt8 implements Learner {
     const { layers, hidden } = this.#model;
     const states = [
       { name: "state.members", dtype: "I8" as const, shape: [this.population, layers, hidden] },
-      { name: "state.reference", dtype: "I8" as const, shape: [layers, hidden] },
+      ...this.#rule.states.map(({ name, shape }) => ({ name, dtype: "I8" as const, shape })),
     ];
     const weights = eggTensors(this.#model).map(({ name, shape }) => ({ name, dtype: "I8" as const, shape }));
     expectTensors(tensors, [...weights, ...states]);
     writeWeights(this.#model, tensors);
     this.#trainer.writeStates(0, tensors.get("state.members")!.data);
-    this.#reference.writeStates(tensors.get("state.reference")!.data);
+    for (const { name, write } of this.#rule.states) write(tensors.get(name)!.data);
   }
 }

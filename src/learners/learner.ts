@@ -1,4 +1,4 @@
-// What the run loop drives: one interface for every way to learn. Implementations: eggroll-int8.ts.
+// What the run loop drives: one interface for every way to learn. create.ts finds the one that a config asks for.
 // Nothing here knows of screens, files or signals. Read next: src/run/loop.ts, which calls it.
 import type { SavedTensor, TensorEntry } from "../models/tensors.ts";
 
@@ -11,11 +11,28 @@ export interface StepReport {
   fitnessMinus: number;
   /** Share of the trained weights that moved, 0..1. */
   updatedFraction: number;
+  /** What a weight's votes were measured against, where it changes from step to step, in the rule's own unit. */
+  threshold?: number;
+  /** How far votes moved a weight, as a share of the first step's, where it changes from step to step. */
+  rate?: number;
   /** The reference's own evaluation of this step, bits per byte, where the preset has one. */
   lossInteger?: number;
   /** CPU seconds of all threads by phase, where the learner tells. */
   phases?: { noise: number; forward: number; update: number };
 }
+
+/** What an evaluation found, in bits per byte. */
+export interface Evaluation {
+  /** Held-out loss with clean weights, exact softmax. */
+  bitsPerByte: number;
+  /** The reference's own loss of the same text, where the preset has one. */
+  lossInteger?: number;
+}
+
+/** Held-out text that an evaluation during training reads at most. */
+export const evaluationBytes = 65_536;
+/** Samples during training are cooled a little: at temperature 1 a young model writes mostly bytes that are no text. */
+export const sampling = { temperature: 0.7, top_k: 0, top_p: 1, min_p: 0 };
 
 /** What memory a learner needs, by part, in bytes. */
 export type MemoryPlan = Record<string, number>;
@@ -37,8 +54,8 @@ export interface Learner {
    * @param onProgress the share done, 0..1
    */
   step(index: number, onProgress: (share: number) => void): Promise<StepReport | null>;
-  /** Held-out loss with clean weights in exact bits per byte; null without held-out text, or when cancelled. */
-  evaluate(): Promise<number | null>;
+  /** Null without held-out text, or when cancelled. */
+  evaluate(): Promise<Evaluation | null>;
   /** Continues `prompt` by `tokens` tokens with clean weights; the same seed gives the same text. Null when cancelled. */
   sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null>;
   /** Asks a running step, evaluation or sample to end early. */

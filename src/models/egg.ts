@@ -1,5 +1,5 @@
-// The int8 recurrent model `egg`: names, shapes and initial values of its tensors. No arithmetic of the forward pass:
-// kernels/int8/forward.zig does that. Read next: src/learners/eggroll-int8.ts.
+// The int8 recurrent model `egg`: names and shapes of its tensors, the same in every rule. No arithmetic: kernels/int8/ has the
+// forward pass (forward.zig) and the initial weights (egg_c.zig, nano_egg.zig). Read next: src/learners/eggroll-int8.ts.
 import { EggError } from "../errors.ts";
 import type { NativeModel } from "../native/int8.ts";
 import { elements, expectTensors, type SavedTensor, type TensorEntry } from "./tensors.ts";
@@ -16,23 +16,22 @@ export interface EggTensor {
   shape: number[];
   /** Number in kernels/int8/model.zig. */
   index: number;
-  init: "noise" | "zero" | "norm";
 }
 
 /** All tensors (int8) in the order of kernels/int8/model.zig. V vocabulary, H hidden. */
 export function eggTensors({ layers, hidden: H, vocabulary: V }: EggShape): EggTensor[] {
   const tensors: Omit<EggTensor, "index">[] = [
-    { name: "embedding.weight", shape: [V, H], init: "noise" },
-    { name: "head.weight", shape: [V, H], init: "noise" },
-    { name: "ln_out.weight", shape: [H], init: "norm" },
+    { name: "embedding.weight", shape: [V, H] },
+    { name: "head.weight", shape: [V, H] },
+    { name: "ln_out.weight", shape: [H] },
   ];
   for (let l = 0; l < layers; l++) {
-    tensors.push({ name: `layers.${l}.ln1.weight`, shape: [H], init: "norm" });
-    for (const gate of ["wf", "uf", "wh", "uh"]) tensors.push({ name: `layers.${l}.gru.${gate}.weight`, shape: [H, H], init: "noise" });
-    for (const bias of ["bf", "bh"]) tensors.push({ name: `layers.${l}.gru.${bias}`, shape: [H], init: "zero" });
-    tensors.push({ name: `layers.${l}.ln2.weight`, shape: [H], init: "norm" });
-    tensors.push({ name: `layers.${l}.mlp.expand.weight`, shape: [4 * H, H], init: "noise" });
-    tensors.push({ name: `layers.${l}.mlp.project.weight`, shape: [H, 4 * H], init: "noise" });
+    tensors.push({ name: `layers.${l}.ln1.weight`, shape: [H] });
+    for (const gate of ["wf", "uf", "wh", "uh"]) tensors.push({ name: `layers.${l}.gru.${gate}.weight`, shape: [H, H] });
+    for (const bias of ["bf", "bh"]) tensors.push({ name: `layers.${l}.gru.${bias}`, shape: [H] });
+    tensors.push({ name: `layers.${l}.ln2.weight`, shape: [H] });
+    tensors.push({ name: `layers.${l}.mlp.expand.weight`, shape: [4 * H, H] });
+    tensors.push({ name: `layers.${l}.mlp.project.weight`, shape: [H, 4 * H] });
   }
   return tensors.map((tensor, index) => ({ ...tensor, index }));
 }
@@ -42,37 +41,9 @@ export function eggParameters(shape: EggShape): number {
   return eggTensors(shape).reduce((sum, tensor) => sum + elements(tensor.shape), 0);
 }
 
-/** Seed of egg.c's initial weights; the run's seed only drives the perturbations. */
-const initialSeed = 42;
-/** 1.0 in fixed point: the initial weight of a layer norm. */
-const one = 16;
-
 /** Bytes of the largest tensor: room for reading or writing any of them. */
 export function largestTensor(shape: EggShape): number {
   return Math.max(...eggTensors(shape).map((tensor) => elements(tensor.shape)));
-}
-
-/**
- * Initial weights of preset egg.c: one xorshift32 stream (Marsaglia 2003) from seed 42, each value uniform 0..31 with a
- * random sign, in the order embedding, head, then layer by layer the GRU and the MLP matrices. Each tensor's values are
- * good until the next: they share one piece of memory.
- */
-export function* initialWeights(shape: EggShape): Generator<[EggTensor, Uint8Array]> {
-  let x = initialSeed;
-  const room = new Uint8Array(largestTensor(shape));
-  for (const tensor of eggTensors(shape)) {
-    const values = room.subarray(0, elements(tensor.shape)).fill(tensor.init === "norm" ? one : 0);
-    if (tensor.init === "noise") {
-      for (let i = 0; i < values.length; i++) {
-        x ^= x << 13;
-        x ^= x >>> 17;
-        x ^= x << 5;
-        const magnitude = (x >>> 1) & 31;
-        values[i] = (x & 1) === 1 ? magnitude : -magnitude;
-      }
-    }
-    yield [tensor, values];
-  }
 }
 
 /**

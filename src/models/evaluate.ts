@@ -1,14 +1,14 @@
 // The loss of a model on held-out text: exact softmax, clean weights, bits per byte. Not the training loss.
 // The text is cut into streams of equal length that are read side by side, each from a zero state.
 import type { Corpus } from "../data/corpus.ts";
-import { evaluationStreams } from "../data/streams.ts";
+import { evaluationStreams, type EvaluationStreams } from "../data/streams.ts";
 import { NativeEvaluator, type NativeModel } from "../native/int8.ts";
 
 export interface TextLoss {
   /** Exact softmax. */
   bitsPerByte: number;
   /** The integer loss of training, in bits per byte too: a little lower. */
-  lossInteger: number;
+  lossInteger?: number;
   /** Tokens that were predicted. */
   tokens: number;
 }
@@ -32,8 +32,12 @@ export function textLossBytes(model: NativeModel, bytes: number, maxBytes: numbe
  * Reads at most `maxBytes` of the text. Null when cancelled.
  * @throws EggError("data") where the text is too short to predict anything
  */
-export async function textLoss(model: NativeModel, text: Corpus, maxBytes: number): Promise<TextLoss | null> {
-  const { offsets, length } = evaluationStreams(text.bytes, streams, maxBytes);
+export function textLoss(model: NativeModel, text: Corpus, maxBytes: number): Promise<TextLoss | null> {
+  return streamLoss(model, text, evaluationStreams(text.bytes, streams, maxBytes));
+}
+
+/** Reads these streams of the text, side by side. Null when cancelled. */
+export async function streamLoss(model: NativeModel, text: Corpus, { offsets, length }: EvaluationStreams): Promise<TextLoss | null> {
   const window = Math.min(windowTokens, length);
   const evaluator = new NativeEvaluator(model, offsets.length, window);
   try {

@@ -17,6 +17,7 @@ export const functions = {
   egg_lock_file: status("u32"),
   egg_open: status("u32", "u32", "buffer"),
   egg_int8_model_create: status("u32", "buffer", "buffer"),
+  egg_int8_model_initialize: status("u32", "u32"),
   egg_int8_model_write: status("u32", "u32", "buffer", "u32"),
   egg_int8_model_read: status("u32", "u32", "buffer", "u32"),
   egg_int8_trainer_create: status("u32", "buffer", "buffer"),
@@ -24,7 +25,7 @@ export const functions = {
   egg_int8_trainer_batch: status("u32", "buffer", "u32"),
   egg_int8_trainer_states_write: status("u32", "u32", "u32", "buffer", "u32"),
   egg_int8_trainer_states_read: status("u32", "u32", "u32", "buffer", "u32"),
-  egg_int8_step_start: status("u32", "u32"),
+  egg_int8_step_start: status("u32", "buffer"),
   egg_int8_step_finish: status("u32", "buffer"),
   egg_int8_step_losses: status("u32", "buffer", "u32"),
   egg_int8_evaluator_create: status("u32", "u32", "u32", "buffer"),
@@ -39,18 +40,33 @@ export const functions = {
   egg_bench_window: status("u32", "u32", "u32", "buffer"),
   egg_bench_phases: status("u32", "buffer"),
   egg_release: status("u32"),
+  egg_contexts_create: status("u32", "buffer", "buffer", "u32", "buffer"),
+  egg_contexts_write: status("u32", "u32", "u32", "u32", "u32", "buffer", "u32"),
+  egg_contexts_read: status("u32", "u32", "u32", "u32", "u32", "buffer", "u32"),
+  egg_contexts_trainer_create: status("u32", "buffer", "buffer"),
+  egg_contexts_trainer_bytes: status("u32", "buffer", "buffer"),
+  egg_contexts_step_start: status("u32", "u32", "u32", "buffer", "u32"),
+  egg_contexts_step_finish: status("u32", "buffer"),
+  egg_contexts_step_differences: status("u32", "buffer", "u32"),
+  egg_contexts_evaluate_start: status("u32", "u32", "f64", "buffer", "u32"),
+  egg_contexts_evaluate_finish: status("u32", "buffer"),
+  egg_contexts_logits: status("u32", "buffer", "u32", "buffer", "u32"),
 } as const satisfies Record<string, Signature>;
 
 /** Fields of each record in order; all fields of a record lie back to back, naturally aligned. */
 export const records = {
-  ModelShape: { layers: "u32", hidden: "u32", vocabulary: "u32", reserved: "u32" },
-  TrainerShape: { pairs: "u32", sequence: "u32", threshold: "u32", sigma_shift: "u32", panel_groups: "u32", mode: "u32" },
+  ModelShape: { layers: "u32", hidden: "u32", vocabulary: "u32", rule: "u32" },
+  TrainerShape: { pairs: "u32", sequence: "u32", pairs_per_stream: "u32", sigma_shift: "u32", panel_groups: "u32", mode: "u32", seed: "u32", signs: "u32" },
+  StepOrder: { seed: "u32", threshold: "u32" },
   Progress: { finished: "u32", share: "u32" },
   StepResult: { changed: "f64", loss_sum: "f64", plus: "u32", minus: "u32" },
   EvaluateResult: { tokens: "f64", bits: "f64", loss_sum: "f64" },
   BenchShape: { what: "u32", rows: "u32", cols: "u32", groups: "u32", panels: "u32", hidden: "u32", layers: "u32", kib: "u32" },
   BenchWindow: { seconds: "f64", cpu_seconds: "f64", work: "f64" },
   BenchPhases: { noise: "f64", forward: "f64", update: "f64" },
+  ContextsShape: { vocabulary: "u32", order: "u32", table_bits: "u32", reserved: "u32" },
+  ContextsTrainerShape: { groups: "u32", positions: "u32", seed: "u32", shift: "u32", fitness_shift: "u32", cap: "u32", decay_every: "u32", decay_shift: "u32" },
+  ContextsResult: { loss: "f64", plus: "f64", minus: "f64", changed: "f64", noise: "f64", forward: "f64", update: "f64" },
   CpuInfo: { features: "u32", available: "u32", built: "u32", best: "u32" },
 } as const satisfies Record<string, Record<string, "u32" | "f64">>;
 
@@ -139,7 +155,7 @@ export function call<N extends keyof typeof functions>(name: N, args: Arguments<
   if (expected.includes(found)) return found;
   const detail = lastError();
   throw new EggError(statuses[found][1], `[native] ${detail === "" ? `${name}: ${found}` : detail}.`, {
-    ...(found === "out_of_memory" ? { hint: "Lower model.hidden, model.layers, trainer.population or trainer.sequence." } : {}),
+    ...(found === "out_of_memory" ? { hint: "Lower model.hidden and model.layers (model.table_bits and model.order in rule egg), trainer.population or trainer.sequence." } : {}),
   });
 }
 

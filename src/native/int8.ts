@@ -6,6 +6,17 @@ import { join, type Context } from "./machine.ts";
 
 type Handle = number;
 
+/** Numbers of the rules (kernels/int8/rule.zig). */
+const rules = { "egg.c": 0, "nano-egg": 1 } as const;
+
+export interface ModelShape {
+  /** Whose arithmetic: trainer.rule of the config. */
+  rule: keyof typeof rules;
+  layers: number;
+  hidden: number;
+  vocabulary: number;
+}
+
 function created(create: (out: DataView) => void): Handle {
   const out = emptyWord();
   create(out);
@@ -23,22 +34,29 @@ function expectBytes(what: string, buffer: Uint8Array | Int8Array | Int32Array, 
 export class NativeModel {
   readonly context: Context;
   readonly handle: Handle;
+  readonly rule: ModelShape["rule"];
   readonly layers: number;
   readonly hidden: number;
   readonly vocabulary: number;
 
   /** @throws EggError("resources") that names the bytes needed */
-  constructor(context: Context, shape: { layers: number; hidden: number; vocabulary: number }) {
+  constructor(context: Context, { rule, ...shape }: ModelShape) {
     this.context = context;
+    this.rule = rule;
     this.layers = shape.layers;
     this.hidden = shape.hidden;
     this.vocabulary = shape.vocabulary;
-    this.handle = created((out) => call("egg_int8_model_create", [context.handle, pack("ModelShape", { ...shape, reserved: 0 }), out]));
+    this.handle = created((out) => call("egg_int8_model_create", [context.handle, pack("ModelShape", { ...shape, rule: rules[rule] }), out]));
   }
 
   /** Bytes of one recurrent state (layers x hidden). */
   get stateBytes(): number {
     return this.layers * this.hidden;
+  }
+
+  /** Sets all weights to the rule's initial ones; egg.c has the same for every seed. */
+  initialize(seed: number): void {
+    call("egg_int8_model_initialize", [this.handle, seed]);
   }
 
   write(tensor: number, values: Uint8Array | Int8Array): void {
@@ -61,14 +79,21 @@ export interface TrainerShape {
   /** Antithetic pairs: half the population. */
   pairs: number;
   sequence: number;
-  threshold: number;
+  /** Pairs that read the same stream; default 1. */
+  pairs_per_stream?: number;
   sigma_shift: number;
   /** Groups of 16 pairs that run side by side; 0: the library chooses. Never changes a result. */
   panel_groups?: number;
   /** How members are run: 0 the library chooses, 1 in panels, 2 by rows. Never changes a result. */
   mode?: number;
+  /** Seed of the noise where it is the run's (nano-egg); default 0. */
+  seed?: number;
+  /** 1: only the signs of the noise count in the update; default 0. */
+  signs?: number;
 }
 
+/** What one step is told: the seed of its noise (egg.c) or the noise's epoch (nano-egg), and the threshold of its update. */
+export type StepOrder = RecordOf<"StepOrder">;
 export type StepResult = RecordOf<"StepResult">;
 
 /** A population on a model: streams in, one step, losses out. */
@@ -93,13 +118,12 @@ export class NativeTrainer {
 
   /**
    * One training step. Resolves to null when it was cancelled, and then nothing has changed.
-   * @param batch the streams, pairs x (sequence + 1) bytes
-   * @param seed the step's noise seed, 32 bits
+   * @param batch the streams, pairs / pairs_per_stream x (sequence + 1) bytes
    */
-  async step(batch: Uint8Array, seed: number, onProgress?: (share: number) => void): Promise<StepResult | null> {
-    expectBytes("batch", batch, this.shape.pairs * (this.shape.sequence + 1));
+  async step(batch: Uint8Array, order: StepOrder, onProgress?: (share: number) => void): Promise<StepResult | null> {
+    expectBytes("batch", batch, Math.ceil(this.shape.pairs / (this.shape.pairs_per_stream ?? 1)) * (this.shape.sequence + 1));
     call("egg_int8_trainer_batch", [this.handle, batch, batch.byteLength]);
-    call("egg_int8_step_start", [this.handle, seed]);
+    call("egg_int8_step_start", [this.handle, pack("StepOrder", order)]);
     await join(this.model.context, onProgress);
     const result = emptyRecord("StepResult");
     return call("egg_int8_step_finish", [this.handle, result], ["cancelled"]) === "ok" ? unpack("StepResult", result) : null;
@@ -138,7 +162,7 @@ export class NativeTrainer {
 }
 
 function packShape(shape: TrainerShape): DataView {
-  return pack("TrainerShape", { panel_groups: 0, mode: 0, ...shape });
+  return pack("TrainerShape", { pairs_per_stream: 1, panel_groups: 0, mode: 0, seed: 0, signs: 0, ...shape });
 }
 
 export type EvaluateResult = RecordOf<"EvaluateResult">;

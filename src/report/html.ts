@@ -133,6 +133,8 @@ function curves({ record, lines, floor }: ReportContent): string {
   if (rate.length > 0) charts.push({ title: "Rate", x: steps, y: { label: `member-tokens, ${word}`, unit }, series: [{ label: "rate", points: rate, noisy: true }], fromZero: true, height: 260 });
   const moved = of("updated_fraction");
   if (moved.length > 0) charts.push({ title: "Weights that moved in a step", x: steps, y: { label: "percent", unit: 0.01 }, series: [{ label: "moved", points: moved, noisy: true }], fromZero: true, height: 260 });
+  const saturated = of("saturated_fraction");
+  if (saturated.some(({ y }) => y > 0)) charts.push({ title: "Weights at ±127, of those that are not 0", x: steps, y: { label: "percent", unit: 0.01 }, series: [{ label: "saturated", points: saturated }], fromZero: true, height: 260 });
   return charts.length === 0 ? '<p class="note">No step is recorded yet.</p>' : charts.map((chart) => chartSvg({ ...chart, width: 920 })).join("");
 }
 

@@ -52,13 +52,13 @@ const plainPatienceSeconds = 30; // plain lines inside a step are this far apart
 
 /**
  * The progress of a run from `firstStep` steps done to `steps`. `memberTokensPerStep` is population x sequence.
- * `now` is a clock in seconds that never goes back.
+ * `floor` is the least loss that any model can reach, in bits per byte, where it is known; `now` is a clock in seconds that never goes back.
  */
 export function createProgress(
   terminal: Terminal,
-  options: { firstStep: number; steps: number; memberTokensPerStep: number; now: () => number },
+  options: { firstStep: number; steps: number; memberTokensPerStep: number; floor?: number | null; now: () => number },
 ): Progress {
-  const { firstStep, steps, memberTokensPerStep, now } = options;
+  const { firstStep, steps, memberTokensPerStep, floor = null, now } = options;
   const plainInterval = (steps - firstStep) / plainLines;
   const recent: number[] = [];
   // The latest steps, round and round: when each ended, and the seconds it took. No objects, which would be collected
@@ -164,7 +164,7 @@ export function createProgress(
       if (terminal.live) show(false);
       else {
         const count = `${String(step).padStart(String(steps).length)}/${steps}`;
-        terminal.print(`step ${count}  held-out ${formatLoss(bits) || "not a number"} bits/byte`);
+        terminal.print(`step ${count}  held-out ${formatLoss(bits) || "not a number"} bits/byte${aboveFloor(bits, floor)}`);
       }
     },
     pause() {
@@ -259,6 +259,11 @@ export function sparkline(values: readonly number[], cells: number): string {
 /** Bits per byte with three decimals; "" where it is not known. */
 export function formatLoss(bits: number | null): string {
   return isFigure(bits) ? bits.toFixed(3) : "";
+}
+
+/** How far a loss is above the floor, for behind it: ", 0.123 above the floor"; "" where either is not known. */
+export function aboveFloor(bits: number | null, floor: number | null): string {
+  return isFigure(bits) && isFigure(floor) ? `, ${(bits - floor).toFixed(3)} above the floor` : "";
 }
 
 /** A count in three digits and a short unit: 950, 12.3 k, 1.23 M, 4.56 G, 7.89 T; "" where it is not known. */

@@ -3,7 +3,7 @@
 // Next: terminal.ts, which prints the table; src/run/summary.ts for the figures.
 
 import type { Summary } from "../run/summary.ts";
-import { formatClock, formatCount, formatLoss } from "./progress.ts";
+import { aboveFloor, formatClock, formatCount, formatLoss } from "./progress.ts";
 import type { Colors } from "./terminal.ts";
 
 /** What the table shows besides the Summary. null stands for "not known", and is left out. */
@@ -29,7 +29,7 @@ export function summaryTable(summary: Summary, context: SummaryContext): string 
   const train = fromTo(context.firstTrainBitsPerByte, summary.train_bits_per_byte);
   if (train !== "") rows.push(["training loss", `${train} bits/byte`]);
   const heldOut = fromTo(context.firstHeldOutBitsPerByte, summary.val_bits_per_byte);
-  if (heldOut !== "") rows.push(["held-out loss", `${heldOut} bits/byte`]);
+  if (heldOut !== "") rows.push(["held-out loss", `${heldOut} bits/byte${aboveFloor(summary.val_bits_per_byte, context.entropyBitsPerByte)}`]);
   const floor = formatLoss(context.entropyBitsPerByte);
   if (floor !== "") rows.push(["entropy floor", `${floor} bits/byte, the least that any model can reach`]);
   const tokens = `${count(summary.member_tokens)} member-tokens, ${count(summary.data_tokens)} tokens of data`;

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { knobAt, type Config } from "../config/knobs.ts";
+import type { Config } from "../config/knobs.ts";
 import { nearest } from "../config/nearest.ts";
 import { EggError } from "../errors.ts";
 import { checkpointFolder, checkpointName } from "./checkpoint.ts";
@@ -13,6 +13,7 @@ import { errorCode, ioError, makeFolder, syncFolder, writeDurably } from "./file
 import { readPlain } from "./reading.ts";
 import { longestSummary, parseSummary, type Summary } from "./summary.ts";
 import { eventsName } from "./tensorboard.ts";
+import { debugStatsName } from "./weightstats.ts";
 
 /** Part of every run's id. Raise it when the same config and data would give other weights than before. */
 export const numericsVersion = 1;
@@ -25,8 +26,10 @@ export const numericsVersion = 1;
  */
 export const identityExcludes: readonly string[] = ["device", "run.out", "run.keep", "run.checkpoint_every", "run.tensorboard", "data.path"];
 
-/** Knobs that came later: each enters only with another value than its default, so that runs of earlier versions keep their ids. */
-export const identityAdditions: readonly string[] = ["run.minutes", "run.patience", "run.stop_metric", "run.min_delta"];
+/** Knobs that came later, with what egg did before: each enters only with another value, so that runs of earlier versions keep their ids. */
+export const identityAdditions: ReadonlyMap<string, unknown> = new Map<string, unknown>([
+  ["run.minutes", 0], ["run.patience", 0], ["run.stop_metric", "val_bits_per_byte"], ["run.min_delta", 0], ["trainer.rule", "egg.c"],
+]);
 
 /** JSON with sorted keys and without spaces: equal values give equal text. */
 export function canonicalJson(value: unknown): string {
@@ -43,7 +46,7 @@ export function runId(config: Config, dataFingerprint: string): string {
     typeof values === "object" ? Object.entries(values).map(([name, value]) => [`${section}.${name}`, value]) : [[section, values]],
   );
   const entering = identity.filter(([knob, value]) =>
-    identityAdditions.includes(knob) ? value !== knobAt(knob)!.default : !identityExcludes.some((excluded) => knob === excluded || knob.startsWith(`${excluded}.`)));
+    identityAdditions.has(knob) ? value !== identityAdditions.get(knob) : !identityExcludes.some((excluded) => knob === excluded || knob.startsWith(`${excluded}.`)));
   const digest = createHash("sha256").update(canonicalJson({ config: Object.fromEntries(entering), data: dataFingerprint, numerics: numericsVersion })).digest();
   let id = "";
   let bits = BigInt(`0x${digest.toString("hex")}`) >> 196n;
@@ -142,7 +145,7 @@ export function forceFresh(folder: string): void {
     // The summary first and the config last: whenever this is cut short, what remains is a run that is not finished.
     for (const name of ["summary.json", "latest.json"]) fs.rmSync(path.join(folder, name), { force: true });
     for (const name of saved.filter((name) => checkpointName.test(name))) fs.rmSync(path.join(checkpoints, name));
-    for (const name of ["metrics.jsonl", "samples.txt", eventsName]) fs.rmSync(path.join(folder, name), { force: true });
+    for (const name of ["metrics.jsonl", "samples.txt", debugStatsName, eventsName]) fs.rmSync(path.join(folder, name), { force: true });
     if (saved.length > 0) syncFolder(checkpoints);
     syncFolder(folder);
     fs.rmSync(path.join(folder, "config.json"));

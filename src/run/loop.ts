@@ -16,6 +16,8 @@ import { catchSignals, type Stop, type StopSignal } from "./signals.ts";
 import { StopRule } from "./stop.ts";
 import type { Summary } from "./summary.ts";
 import { eventsName, openEvents } from "./tensorboard.ts";
+import { Watchdog } from "./watchdog.ts";
+import { DebugStats, debugStatsName, saturatedFraction } from "./weightstats.ts";
 
 export interface Sample {
   prompt: Uint8Array;
@@ -41,6 +43,8 @@ export interface RunPlan {
   folder: string;
   /** Start over: delete what an earlier run left in the folder. */
   force: boolean;
+  /** Write figures of each tensor to debug-stats.jsonl at evaluations. */
+  debugStats: boolean;
   program: { version: string; commit: string | null };
   createLearner: () => Learner;
   /** A sample in the form that samples.txt has. */
@@ -94,6 +98,8 @@ class Run {
   readonly #metricsFile: string;
   readonly #samplesFile: string;
   readonly #rule: StopRule;
+  readonly #watchdog: Watchdog;
+  #debugStats: DebugStats | null = null;
   #stop: Stop | null = null;
   /** Steps done. */
   #step = 0;
@@ -103,6 +109,8 @@ class Run {
   /** Held-out loss of the present weights, and the last one known. */
   #valNow: number | null = null;
   #valLast: number | null = null;
+  #lossIntegerNow: number | undefined;
+  #saturatedNow: number | undefined;
   #savedAt = -1;
   /** Whether a signal kept an evaluation or a sample from the present step. */
   #cutShort = false;
@@ -116,6 +124,7 @@ class Run {
     this.#metricsFile = path.join(plan.folder, "metrics.jsonl");
     this.#samplesFile = path.join(plan.folder, "samples.txt");
     this.#rule = new StopRule(plan.config.run);
+    this.#watchdog = new Watchdog(plan.config);
   }
 
   /** Takes up the last good checkpoint, or the start where there is none; cuts metrics and samples back to it. Returns its step, or null. */
@@ -131,7 +140,11 @@ class Run {
       this.#step = this.#savedAt = checkpoint.step;
       this.#valNow = this.#valLast = checkpoint.valBitsPerByte;
     }
-    this.#lastLine = truncateAfter(this.#metricsFile, this.#step);
+    // Of what is wrong in these lines an earlier process has warned.
+    this.#lastLine = truncateAfter(this.#metricsFile, this.#step, (line) => {
+      if (line.step < this.#step) this.#watchdog.tell(line);
+    });
+    if (this.#plan.debugStats) this.#debugStats = new DebugStats(path.join(folder, debugStatsName), this.#step);
     this.#lastSample = truncateSamples(this.#samplesFile, this.#step);
     if (this.#lastLine !== null) {
       this.#seconds = this.#lastLine.seconds;
@@ -158,11 +171,12 @@ class Run {
         if (line === null) break;
         if (this.#evaluationDue()) {
           await this.#evaluate();
-          if (this.#valNow !== null) line.val_bits_per_byte = this.#valNow;
+          Object.assign(line, this.#evaluated());
         }
         if (due(this.#step, config.run.fingerprint_every)) line.weights_sha256 = weightsSha256(this.#learner.save());
         metrics.append(line);
         events?.append(line);
+        this.#watch(line);
         // Where a run ends with its loss, the weights of the lowest one are what it was for.
         const best = this.#rule.tell(line) && config.run.patience > 0;
         if (due(this.#step, config.run.sample_every)) await this.#sample();
@@ -187,15 +201,21 @@ class Run {
   async #catchUp(): Promise<void> {
     if (this.#step === 0) return await this.#evaluate();
     let line = this.#lastLine;
+    let told = true;
     if (line?.step === this.#step && this.#evaluationDue() && line.val_bits_per_byte === undefined) {
       await this.#evaluate();
       if (this.#valNow !== null) {
-        line = { ...line, val_bits_per_byte: this.#valNow };
+        line = { ...line, ...this.#evaluated() };
         this.#checkpoint(); // again, with its loss; a run that is killed before the next line does both once more
         replaceLast(this.#metricsFile, line);
+        told = false;
       }
     }
-    if (line?.step === this.#step) this.#rule.tell(line);
+    if (line?.step === this.#step) {
+      this.#rule.tell(line);
+      if (told) this.#watchdog.tell(line);
+      else this.#watch(line);
+    }
     if (due(this.#step, this.#plan.config.run.sample_every) && this.#lastSample < this.#step) await this.#sample();
   }
 
@@ -218,10 +238,16 @@ class Run {
       fitness_plus: report.fitnessPlus,
       fitness_minus: report.fitnessMinus,
       updated_fraction: report.updatedFraction,
+      threshold: report.threshold,
+      rate: report.rate,
       loss_integer: report.lossInteger,
     };
     this.#plan.listener.stepped(line, seconds);
     return line;
+  }
+
+  #watch(line: MetricsLine): void {
+    for (const { message } of this.#watchdog.tell(line)) this.#plan.listener.warned(message);
   }
 
   #stopping(): boolean {
@@ -234,13 +260,24 @@ class Run {
 
   async #evaluate(): Promise<void> {
     if (this.#plan.config.run.eval_every === 0) return;
-    this.#valNow = this.#stopping() ? null : await this.#learner.evaluate();
+    const evaluation = this.#stopping() ? null : await this.#learner.evaluate();
+    this.#valNow = evaluation?.bitsPerByte ?? null;
+    this.#lossIntegerNow = evaluation?.lossInteger;
     if (this.#valNow === null) {
       this.#cutShort ||= this.#stopping();
       return;
     }
+    const weights = this.#learner.save();
+    this.#saturatedNow = saturatedFraction(weights);
+    this.#debugStats?.append(this.#step, weights);
     this.#valLast = this.#valNow;
     this.#plan.listener.evaluated(this.#step, this.#valNow);
+  }
+
+  /** What the last evaluation adds to its step's line. */
+  #evaluated(): Partial<MetricsLine> {
+    if (this.#valNow === null) return {};
+    return { val_bits_per_byte: this.#valNow, saturated_fraction: this.#saturatedNow, ...(this.#lossIntegerNow === undefined ? {} : { loss_integer: this.#lossIntegerNow }) };
   }
 
   async #sample(): Promise<void> {

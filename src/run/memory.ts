@@ -62,7 +62,7 @@ export function admitPlan(plan: MemoryPlan, growth: Growth = { steps: 1, warm: f
   if (peak <= available) return { parts, peak, available };
   const list = Object.entries(parts).map(([part, bytes]) => `${part} ${bytes.toLocaleString("en")}`).join(", ");
   throw new EggError("resources", `[run] out of memory: this run needs ${peak.toLocaleString("en")} bytes (${list}), ${available.toLocaleString("en")} are available.`, {
-    hint: "Lower model.hidden, model.layers, trainer.population or trainer.sequence.",
+    hint: "Lower model.hidden and model.layers (model.table_bits and model.order in rule egg), trainer.population or trainer.sequence.",
   });
 }
 

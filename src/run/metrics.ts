@@ -17,8 +17,13 @@ export interface MetricsLine {
   fitness_plus: number;
   fitness_minus: number;
   updated_fraction: number;
+  /** Where they change from step to step: the step's threshold (alpha above 1 in rule nano-egg), its rate as a share of the first (rule egg). */
+  threshold?: number | undefined;
+  rate?: number | undefined;
   /** At evaluations. */
   val_bits_per_byte?: number | undefined;
+  /** At evaluations: of the weights that are not 0, the share at +-127. */
+  saturated_fraction?: number | undefined;
   /** Where a preset must match its reference. */
   loss_integer?: number | undefined;
   /** With run.fingerprint_every. */
@@ -27,16 +32,17 @@ export interface MetricsLine {
 
 // Decimals that are written. What is not listed is whole or text.
 const decimals = {
-  seconds: 2, train_bits_per_byte: 6, member_tokens_per_second: 0, updated_fraction: 5, val_bits_per_byte: 6, loss_integer: 6,
+  seconds: 2, train_bits_per_byte: 6, member_tokens_per_second: 0, updated_fraction: 5, rate: 4, val_bits_per_byte: 6,
+  saturated_fraction: 4, loss_integer: 6,
 } satisfies Partial<Record<keyof MetricsLine, number>>;
 
 const keys: readonly (keyof MetricsLine)[] = [
   "step", "seconds", "train_bits_per_byte", "member_tokens_per_second", "data_tokens", "fitness_plus", "fitness_minus", "updated_fraction",
-  "val_bits_per_byte", "loss_integer", "weights_sha256",
+  "threshold", "rate", "val_bits_per_byte", "saturated_fraction", "loss_integer", "weights_sha256",
 ];
 
 /** What a line may lack, and what in it is text; all else is a number. */
-const optional: ReadonlySet<keyof MetricsLine> = new Set(["val_bits_per_byte", "loss_integer", "weights_sha256"]);
+const optional: ReadonlySet<keyof MetricsLine> = new Set(["threshold", "rate", "val_bits_per_byte", "saturated_fraction", "loss_integer", "weights_sha256"]);
 const texts: ReadonlySet<keyof MetricsLine> = new Set(["weights_sha256"]);
 /** In bytes with the newline: far more than egg writes (300), so that a reader keeps a long line out of memory. */
 const longestLine = 4096;
@@ -87,13 +93,14 @@ export function metricsText(line: MetricsLine): string {
 
 /**
  * For resume: cuts the file behind the last line with a step of at most `step`, for good. A torn last line goes too.
+ * @param onKept is given every line kept, in order
  * @returns the last line kept; null when none is, or there is no file
  * @throws EggError("corrupt") when a line before that cannot be read
  */
-export function truncateAfter(file: string, step: number): MetricsLine | null {
+export function truncateAfter(file: string, step: number, onKept: (line: MetricsLine) => void = () => {}): MetricsLine | null {
   const bytes = readPlain(file);
   if (bytes === null) return null;
-  const { last, keep } = placeToCut(bytes, step, file);
+  const { last, keep } = placeToCut(bytes, step, file, onKept);
   if (keep === bytes.length) return last;
   system("write", file, () => {
     const descriptor = fs.openSync(file, "r+");
@@ -119,7 +126,7 @@ export function replaceLast(file: string, line: MetricsLine): void {
  * matter, and neither does a last line without its end, as a killed process leaves it.
  * @throws EggError("corrupt") when any other line cannot be read
  */
-export function placeToCut(bytes: Uint8Array, step: number, file: string): { last: MetricsLine | null; keep: number } {
+export function placeToCut(bytes: Uint8Array, step: number, file: string, onKept: (line: MetricsLine) => void = () => {}): { last: MetricsLine | null; keep: number } {
   let last: MetricsLine | null = null;
   let keep = 0;
   let broken: number | undefined;
@@ -127,7 +134,10 @@ export function placeToCut(bytes: Uint8Array, step: number, file: string): { las
     if (line === null) broken ??= torn ? undefined : number;
     else if (line.step > step) break;
     else if (broken !== undefined) throw brokenLine(file, broken);
-    else [last, keep] = [line, end];
+    else {
+      [last, keep] = [line, end];
+      onKept(line);
+    }
   }
   if (broken !== undefined && (last?.step ?? 0) < step) throw brokenLine(file, broken);
   return { last, keep };

@@ -14,8 +14,11 @@ export const tags: readonly (readonly [keyof MetricsLine, string])[] = [
   ["train_bits_per_byte", "loss/train_bits_per_byte"],
   ["val_bits_per_byte", "loss/val_bits_per_byte"],
   ["loss_integer", "loss/integer"],
+  ["threshold", "trainer/threshold"],
+  ["rate", "trainer/rate"],
   ["member_tokens_per_second", "rate/member_tokens_per_second"],
   ["updated_fraction", "weights/updated_fraction"],
+  ["saturated_fraction", "weights/saturated_fraction"],
   ["fitness_plus", "fitness/plus"],
   ["fitness_minus", "fitness/minus"],
 ];
