@@ -9,7 +9,7 @@ import { call, emptyRecord, emptyWord, functions, manifest, native, pack } from 
 import { NativeEvaluator, NativeModel, NativeTrainer } from "../src/native/int8.ts";
 import { cancel, join as joinJob, machine, openContext } from "../src/native/machine.ts";
 import { freshFolder, root, run, sha256 } from "./program.ts";
-import { initialize, weightsOf } from "./weights.ts";
+import { weightsOf } from "./weights.ts";
 
 /** The EggError that `action` throws; a test fails where it throws none. */
 function errorOf(action: () => unknown): { kind: string; message: string } {
@@ -22,13 +22,14 @@ function errorOf(action: () => unknown): { kind: string; message: string } {
   throw new Error("nothing was thrown");
 }
 
-const shape = { layers: 1, hidden: 16, vocabulary: 256 };
-const training = { pairs: 16, sequence: 8, threshold: 100, sigma_shift: 4 };
+const shape = { rule: "egg.c" as const, layers: 1, hidden: 16, vocabulary: 256 };
+const training = { pairs: 16, sequence: 8, sigma_shift: 4 };
+const order = { seed: 1, threshold: 100 };
 const context = openContext(2);
 
 function newModel(): NativeModel {
   const model = new NativeModel(context, shape);
-  initialize(model);
+  model.initialize(42);
   return model;
 }
 
@@ -57,7 +58,7 @@ describe("the table", () => {
 describe("numbers", () => {
   test.each([1.5, NaN, Infinity, -1, 2 ** 32, "1" as never, undefined as never])("%p does not cross as a u32", (value) => {
     expect(errorOf(() => call("egg_open", [value, 0, emptyWord()]))).toEqual({ kind: "internal", message: `[native] egg_open: ${value} is not a u32.` });
-    expect(errorOf(() => pack("ModelShape", { ...shape, layers: value, reserved: 0 })).message).toBe(`[native] ModelShape: ${value} is not a u32.`);
+    expect(errorOf(() => pack("ModelShape", { ...shape, layers: value, rule: 0 })).message).toBe(`[native] ModelShape: ${value} is not a u32.`);
   });
 
   test("the largest u32 crosses unchanged", () => {
@@ -76,7 +77,8 @@ describe("numbers", () => {
   test.each([
     [{ pairs: 0 }, "pairs: found 0"],
     [{ sequence: 0 }, "sequence: found 0"],
-    [{ threshold: 2 ** 31 }, "threshold: found 2147483648"],
+    [{ pairs_per_stream: 0 }, "pairs_per_stream: found 0, allowed 1 to 16"],
+    [{ pairs_per_stream: 17 }, "pairs_per_stream: found 17, allowed 1 to 16"],
     [{ sigma_shift: 9 }, "sigma_shift: found 9"],
     [{ panel_groups: 5 }, "panel_groups: found 5"],
     [{ mode: 3 }, "mode: found 3"],
@@ -84,6 +86,26 @@ describe("numbers", () => {
     const model = newModel();
     expect(errorOf(() => new NativeTrainer(model, { ...training, ...wrong })).message).toContain(words);
     model.release(); // a trainer that was not made does not hold it
+  });
+
+  test.each([
+    ["egg.c", 4096, 1 << 20],
+    ["nano-egg", 560, 290_357],
+  ] as const)("rule %s takes no width and no population whose sums would not fit 32 bits", (rule, hidden, pairs) => {
+    expect(errorOf(() => new NativeModel(context, { ...shape, rule, hidden: hidden + 16 })).message).toContain(`allowed a multiple of 16 from 16 to ${hidden}`);
+    new NativeModel(context, { ...shape, rule, hidden }).release();
+    const model = new NativeModel(context, { ...shape, rule });
+    expect(errorOf(() => new NativeTrainer(model, { ...training, pairs: pairs + 1 })).message).toMatch(/pairs: (the votes of 290358 do not fit 32 bits|found 1048577)/);
+    model.release();
+  });
+
+  test("a rule that is none, and a threshold past 31 bits, are refused", () => {
+    expect(errorOf(() => call("egg_int8_model_create", [context.handle, pack("ModelShape", { ...shape, rule: 9 }), emptyWord()])).message).toContain("rule: 9 is unknown");
+    const model = newModel();
+    const trainer = new NativeTrainer(model, training);
+    expect(errorOf(() => call("egg_int8_step_start", [trainer.handle, pack("StepOrder", { seed: 1, threshold: 2 ** 31 })])).message).toContain("threshold: found 2147483648");
+    trainer.release();
+    model.release();
   });
 
   test("a tier that this machine lacks is refused", () => {
@@ -117,7 +139,7 @@ describe("handles", () => {
     const model = newModel();
     const evaluator = new NativeEvaluator(model, 1, 8);
     expect(errorOf(() => call("egg_int8_model_read", [context.handle, 0, new Uint8Array(16), 16])).message).toContain("stands for: context; expected: model");
-    expect(errorOf(() => call("egg_int8_step_start", [evaluator.handle, 1])).message).toContain("expected: trainer");
+    expect(errorOf(() => call("egg_int8_step_start", [evaluator.handle, pack("StepOrder", order)])).message).toContain("expected: trainer");
     expect(errorOf(() => call("egg_wait", [model.handle, 0, emptyRecord("Progress")])).message).toContain("stands for: model; expected: context");
     evaluator.release();
     model.release();
@@ -172,10 +194,10 @@ describe("jobs", () => {
     const evaluator = new NativeEvaluator(model, 1, 8);
     const batch = new Uint8Array(16 * 9).fill(101);
     call("egg_int8_trainer_batch", [trainer.handle, batch, batch.length]);
-    call("egg_int8_step_start", [trainer.handle, 1]);
+    call("egg_int8_step_start", [trainer.handle, pack("StepOrder", order)]);
     const busy = "[native] a step job is running.";
     for (const action of [
-      () => call("egg_int8_step_start", [trainer.handle, 2]),
+      () => call("egg_int8_step_start", [trainer.handle, pack("StepOrder", order)]),
       () => call("egg_int8_trainer_batch", [trainer.handle, batch, batch.length]),
       () => call("egg_int8_evaluate_start", [evaluator.handle, 8, new Uint8Array(9), 9]),
       () => evaluator.feed(Uint8Array.of(1)),
@@ -204,19 +226,19 @@ describe("jobs", () => {
     const hash = (model: NativeModel) => sha256(...[...weightsOf(model).values()].map(({ data }) => data));
     const outcome = async (cancelFirst: boolean) => {
       const model = new NativeModel(own, shape);
-      initialize(model);
+      model.initialize(42);
       const trainer = new NativeTrainer(model, long);
       if (cancelFirst) {
         const before = hash(model);
         call("egg_int8_trainer_batch", [trainer.handle, batch, batch.length]);
-        call("egg_int8_step_start", [trainer.handle, 5]);
+        call("egg_int8_step_start", [trainer.handle, pack("StepOrder", { ...order, seed: 5 })]);
         cancel(own);
         await joinJob(own);
         expect(call("egg_int8_step_finish", [trainer.handle, emptyRecord("StepResult")], ["cancelled"])).toBe("cancelled");
         expect(hash(model)).toBe(before);
         expect(trainer.readStates(0, 512)).toEqual(new Uint8Array(512 * 16));
       }
-      const result = await trainer.step(batch.map((byte) => byte ^ 1), 6);
+      const result = await trainer.step(batch.map((byte) => byte ^ 1), { ...order, seed: 6 });
       const after = { result, weights: hash(model), states: sha256(trainer.readStates(0, 512)) };
       trainer.release();
       model.release();

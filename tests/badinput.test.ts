@@ -99,7 +99,7 @@ describe("configs", () => {
     file('{ "run": { "steps": 1 }, "run": { "steps": 2 } }', ["c.json:1:26"]),
     // All at once, in every layer.
     {
-      args: ["-c", "c.json", ...set("model.hidden", 100), ...set("data.validation", 0.9)], code: 2, env: { EGG_SET: "run.keep=1,run.sede=3" },
+      args: ["-c", "c.json", ...set("preset", "egg.c"), ...set("model.hidden", 100), ...set("data.validation", 0.9)], code: 2, env: { EGG_SET: "run.keep=1,run.sede=3" },
       files: { "c.json": '{\n  "trainer": { "population": 3, "sequnce": 5 },\n  "run": { "steps": "many" }\n}' },
       words: [
         "c.json:2:30 trainer.population: found 3", "c.json:2:33 trainer.sequnce: unknown key; did you mean trainer.sequence?", 'c.json:3:21 run.steps: found "many"',
@@ -128,7 +128,8 @@ describe("texts", () => {
   table([
     text("nowhere.txt", ["nowhere.txt: there is no such file or folder", "builtin:fables"]),
     text("empty.txt", ["empty.txt: it is empty"], { "empty.txt": "" }),
-    text("short.txt", ["short.txt", "needs 257 bytes", "found 90 bytes", "lower trainer.sequence"], { "short.txt": "x".repeat(100) }),
+    text("short.txt", ["short.txt", "needs 257 bytes", "found 90 bytes", "lower trainer.sequence"], { "short.txt": "x".repeat(100) }, set("preset", "egg.c")),
+    text("short.txt", ["short.txt", "needs 20 bytes", "found 18 bytes", "lower trainer.sequence"], { "short.txt": "x".repeat(20) }),
     text("folder", ["folder: no text files in this folder", ".txt"], { "folder/photo.jpg": "x", "folder/.hidden.txt": "x" }),
     text("folder", ["it is empty"], { "folder/a.txt": "" }),
     text("text.zst", ["text.zst: not a whole zstd file"], { "text.zst": "no zstd at all" }),
@@ -137,7 +138,7 @@ describe("texts", () => {
     text("builtin:fables:lots", ['size "lots"', "64MiB"]),
     text("builtin:fables:1MiB:x", ['seed "x"']),
     text("/dev/zero", ["/dev/zero: it is a device; a corpus is a file or a folder"]),
-    text("builtin:fables:64KiB", ["needs 65,537 bytes", "found 58,982 bytes"], {}, set("trainer.sequence", 65536)),
+    text("builtin:fables:64KiB", ["needs 65,537 bytes", "found 58,982 bytes"], {}, [...set("preset", "egg.c"), ...set("trainer.sequence", 65536)]),
   ]);
 
   const isRoot = process.getuid!() === 0;
@@ -165,13 +166,13 @@ describe("texts", () => {
 describe("memory", () => {
   // Each needs more than a quarter of a terabyte.
   test.skipIf(totalmem() > 250e9).each([
-    [{ "model.hidden": 4096, "model.layers": 64, "trainer.population": 1_048_576 }],
-    [{ "trainer.population": 1_048_576, "trainer.sequence": 1_048_576 }],
+    [{ preset: "egg.c", "model.hidden": 4096, "model.layers": 64, "trainer.population": 1_048_576 }],
+    [{ preset: "egg.c", "trainer.population": 1_048_576, "trainer.sequence": 1_048_576 }],
   ])("%p is refused before it is taken, with the bytes that it needs", (config) => {
     const cwd = freshFolder("bad");
     // Where the memory were taken, this limit would end the process in another way.
     const ended = run(["--json", ...sets(config)], { cwd, prefix: ["bash", "-c", 'ulimit -t 20; exec "$@"', "bash"] });
-    expectRefused(ended, 4, ["out of memory: this run needs ", " bytes (model ", " are available", "Lower model.hidden"]);
+    expectRefused(ended, 4, ["out of memory: this run needs ", " bytes (model ", " are available", "Lower model.hidden", "model.table_bits"]);
     const [, needed, available] = /needs ([\d,]+) bytes .*, ([\d,]+) are available/.exec(ended.err)!.map((count) => Number(count.replaceAll(",", "")));
     expect(needed).toBeGreaterThan(available!);
     expect(needed).toBeGreaterThan(250e9);

@@ -55,7 +55,7 @@ test("egg bench int8 measures all that it promises", () => {
   expectSound(report);
   const levels = readSizes(hardware(), 2).map(({ level }) => level);
   const both = (ids: string[]): string[] => [...ids, ...ids.map((id) => `${id}/all`)];
-  const models = ["H128-L2", "H256-L6", "H512-L4", "H1024-L4"];
+  const models = ["H128-L2", "H256-L6", "H256-L6/nano-egg", "H512-L4", "H1024-L4"];
   expect(report.results.map(({ id }: any) => id)).toEqual([
     "peak/1", "peak/all",
     ...both(levels.map((level) => `read/${level}`)),
@@ -75,7 +75,7 @@ test("egg bench int8 measures all that it promises", () => {
 
   const picture = readFileSync(plot, "utf8");
   expectWellFormed(picture);
-  expect(picture.match(/<rect /g)).toHaveLength(30 + 4 + 4 + 2 + 2);
+  expect(picture.match(/<rect /g)).toHaveLength(30 + 5 + 5 + 2 + 2);
   expect(picture).toContain("prefers-color-scheme: dark");
 }, 60_000);
 

@@ -69,7 +69,7 @@ describe("the words", () => {
     expect(offered(["--config="])).toEqual([":files --config="]);
     expect(offered(["--out", ""])).toEqual([":folders "]);
     expect(offered(["eval", "runs/x", "--checkpoint", ""])).toEqual(["newest", "best"]);
-    expect(offered(["config", "init", "--preset", "e"])).toEqual(["egg.c"]);
+    expect(offered(["config", "init", "--preset", "e"])).toEqual(["egg", "egg.c"]);
   });
 
   test("leave out what stands there already, unless it may be repeated; nonsense has none", () => {

@@ -11,7 +11,7 @@ import { egg, freshFolder, onlyRun, readJson, readLines, run, sets, start, type 
 setDefaultTimeout(120_000);
 
 const config = (steps: number) => ({
-  "data.path": "builtin:fables:16KiB", "model.hidden": 16, "model.layers": 1, "trainer.population": 2, "trainer.sequence": 4, "trainer.threshold": 1, "run.steps": steps,
+  preset: "egg.c", "data.path": "builtin:fables:16KiB", "model.hidden": 16, "model.layers": 1, "trainer.population": 2, "trainer.sequence": 4, "trainer.threshold": 1, "run.steps": steps,
   "run.eval_every": 0, "run.sample_every": 1, "run.sample_tokens": 8, "run.checkpoint_every": 1, "run.keep": 2, "run.fingerprint_every": 1,
 });
 const args = (steps: number, out: string): string[] => ["-q", "--json", "--threads", "1", "--out", out, ...sets(config(steps))];

@@ -19,7 +19,7 @@ const config: Config = {
   preset: "egg.c",
   data: { path: "text.txt", tokenizer: "bytes", validation: 0.1 },
   model: { type: "egg", hidden: 64, layers: 2 },
-  trainer: { type: "eggroll-int8", population: 32, sequence: 16, sigma_shift: 4, threshold: 160 },
+  trainer: { type: "eggroll-int8", rule: "egg.c", population: 32, sequence: 16, sigma_shift: 4, threshold: 160 },
   run: { steps: 10, minutes: 0, patience: 0, stop_metric: "val_bits_per_byte", min_delta: 0, seed: 1, eval_every: 5, sample_every: 0, checkpoint_every: 5, keep: 3, out: "runs", fingerprint_every: 0, tensorboard: false, prompt: "The ", sample_tokens: 8 },
   device: { backend: "auto", threads: 0 },
 };

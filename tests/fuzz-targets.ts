@@ -2,9 +2,9 @@
 // Each has a second reader of its own here to agree with; those of the config are in fuzz-config.ts. Read next: fuzz.ts, which makes the inputs.
 import { zstdCompressSync, constants as zlib } from "node:zlib";
 import { configOf } from "../src/commands/trained.ts";
-import { tokenizers } from "../src/data/tokenizer.ts";
 import { unpackZstd } from "../src/data/zstd.ts";
-import { eggTensors, expectWeights } from "../src/models/egg.ts";
+import { eggTensors } from "../src/models/egg.ts";
+import { expectTextModel } from "../src/models/text-model.ts";
 import { bytesNow, elements, type Bytes } from "../src/models/tensors.ts";
 import { summaryJson, summaryTable } from "../src/report/summary.ts";
 import { makeColors } from "../src/report/terminal.ts";
@@ -143,14 +143,29 @@ function modelFields(total: { bytes: number }): string[] {
   });
 }
 
+/** The tensors of the smallest context model, which has seen one byte. */
+function contextsFields(total: { bytes: number }, order: number): string[] {
+  const weights = Array.from({ length: order }, (_, table) => ({ name: `contexts.${table + 1}.weight`, dtype: "I8", shape: [[2, 4, 16][table]!, 2] }));
+  return [{ name: "vocabulary.bytes", dtype: "U8", shape: [1] }, ...weights].map(({ name, dtype, shape }) => {
+    const begin = total.bytes;
+    total.bytes += elements(shape);
+    return `"${name}":{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${begin},${total.bytes}]}`;
+  });
+}
+
 const checkpoint: Target = {
   words: [...safetensors.words, '"step":"1"', '"content_sha256":"', '"config":"{}"', '"val_bits_per_byte":"NaN"', "state.", '\\"content_sha256\\":\\"', "000000"],
   allocates: 2,
   make(random) {
     const total = { bytes: 0 };
-    const model = { type: "egg", hidden: random.of([16, 32, 4096, 17, -1]), layers: random.oneIn(50) ? 64 : random.of([1, 2, 0]) };
-    const fields = model.hidden === 16 && model.layers === 1 && random.oneIn(2) ? modelFields(total) : tensorFields(random, total);
-    const inner = random.oneIn(5) ? json(random, 2, false) : JSON.stringify({ preset: "egg.c", data: { path: "x", tokenizer: "bytes", validation: 0.1 }, model, device: { threads: 1 } });
+    const rule = random.of(["egg", "egg.c", "nano-egg"]);
+    const model: Record<string, unknown> = rule === "egg"
+      ? { type: "egg", order: random.of([1, 2, 3, 8, 1e9, -1]), table_bits: random.of([4, 4, 4, 24, 31, 0]) }
+      : { type: "egg", hidden: random.of([16, 32, 4096, 17, -1]), layers: random.oneIn(50) ? 64 : random.of([1, 2, 0]) };
+    const order = typeof model["order"] === "number" && model["order"] >= 1 && model["order"] <= 3 ? model["order"] : null;
+    const fields = order !== null && random.oneIn(2) ? contextsFields(total, order)
+      : model["hidden"] === 16 && model["layers"] === 1 && random.oneIn(2) ? modelFields(total) : tensorFields(random, total);
+    const inner = random.oneIn(5) ? json(random, 2, false) : JSON.stringify({ preset: rule, data: { path: "x", tokenizer: "bytes", validation: 0.1 }, model, trainer: { rule }, device: { threads: 1 } });
     const metadata: Record<string, string> = {
       program: "0", config: inner, step: random.of(["1", "0", "01", "-1", "1e3", "999999999999999"]), tokenizer: "bytes", data_cursor: "{}",
       val_bits_per_byte: random.of(["2.5", "NaN", "x", "1e999"]), content_sha256: "0".repeat(64),
@@ -172,8 +187,7 @@ const checkpoint: Target = {
     must(found.valBitsPerByte === null || Number.isFinite(found.valBitsPerByte), "the loss is a number");
     for (const tensor of found.tensors.values()) must(tensor.data.byteOffset === 0 && tensor.data.buffer.byteLength === tensor.data.length, "tensors with memory of their own");
     const usable = outcome(["corrupt"], () => {
-      const { model, data } = configOf(found);
-      expectWeights({ ...model, vocabulary: tokenizers[data.tokenizer].vocabulary }, found.tensors);
+      expectTextModel(configOf(found), found.tensors);
     });
     return "error" in usable ? `good file, ${shape(usable.error).slice(0, 60)}` : "good model";
   },

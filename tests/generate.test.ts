@@ -161,7 +161,7 @@ describe("generate", () => {
 describe("the forward pass", () => {
   const { tensors } = readSafetensors(file);
   const weights = new Map([...tensors].filter(([name]) => !name.startsWith("state.")));
-  const native = new NativeModel(openContext(1), { layers: 2, hidden: 32, vocabulary: 256 });
+  const native = new NativeModel(openContext(1), { rule: "egg.c", layers: 2, hidden: 32, vocabulary: 256 });
   writeWeights(native, weights as never);
 
   test("gives the logits and the states of egg.c's description, token by token", () => {

@@ -4,13 +4,13 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { stepSeed } from "../src/learners/eggroll-int8.ts";
+import { stepSeed } from "../src/learners/egg-c.ts";
 import { pairOffsets, referenceEvaluationStart } from "../src/data/streams.ts";
 import { NativeEvaluator, NativeModel, NativeTrainer } from "../src/native/int8.ts";
 import { machine, openContext, type TierName } from "../src/native/machine.ts";
 import golden from "./golden/egg-c.json";
 import { freshFolder, onlyRun, readLines, readSafetensors, root, run, sets, sha256 } from "./program.ts";
-import { initialize, weightsOf } from "./weights.ts";
+import { weightsOf } from "./weights.ts";
 
 interface GoldenStep {
   step: number;
@@ -66,14 +66,14 @@ async function replay(golden: GoldenCase, steps: number, tier: TierName, threads
   const { hidden, layers, sequence, population, threshold, time_seed, vocab } = golden.config;
   const pairs = population / 2;
   const text = corpusOf(golden);
-  const model = new NativeModel(openContext(threads, tier), { hidden, layers, vocabulary: vocab });
-  const trainer = new NativeTrainer(model, { pairs, sequence, threshold, sigma_shift: 4, panel_groups: panelGroups, mode });
+  const model = new NativeModel(openContext(threads, tier), { rule: "egg.c", hidden, layers, vocabulary: vocab });
+  const trainer = new NativeTrainer(model, { pairs, sequence, sigma_shift: 4, panel_groups: panelGroups, mode });
   const evaluator = new NativeEvaluator(model, 1, sequence);
   const weights = () => {
     const tensors = weightsOf(model);
     return sha256(...structOrder(layers).map((name) => tensors.get(name)!.data));
   };
-  initialize(model);
+  model.initialize(time_seed);
   expect(weights()).toBe(golden.init.sha256);
 
   for (const expected of golden.steps.slice(0, steps)) {
@@ -89,7 +89,7 @@ async function replay(golden: GoldenCase, steps: number, tier: TierName, threads
     const batch = new Uint8Array(pairs * (sequence + 1));
     offsets.forEach((offset, p) => batch.set(text.subarray(offset, offset + sequence + 1), p * (sequence + 1)));
     const seed = stepSeed(time_seed, step);
-    const result = await trainer.step(batch, seed);
+    const result = await trainer.step(batch, { seed, threshold });
     const losses = trainer.losses();
     const [plus, minus] = [losses.filter((_, i) => i % 2 === 0), losses.filter((_, i) => i % 2 === 1)];
     const fitness = Array.from(plus, (loss, p) => "-0+"[Math.sign(minus[p]! - loss) + 1]).join("");
@@ -128,7 +128,7 @@ describe("the program", () => {
     const steps = one.steps.length;
     const { code, err } = run(
       ["--quiet", ...sets({
-        "data.path": "text", "data.validation": 0, "model.hidden": hidden, "model.layers": layers, "trainer.population": population, "trainer.sequence": sequence,
+        preset: "egg.c", "data.path": "text", "data.validation": 0, "model.hidden": hidden, "model.layers": layers, "trainer.population": population, "trainer.sequence": sequence,
         "trainer.threshold": threshold, "run.seed": time_seed, "run.steps": steps, "run.eval_every": 1, "run.sample_every": 7, "run.checkpoint_every": 1,
         "run.keep": 100, "run.fingerprint_every": 1,
       })],

@@ -73,8 +73,8 @@ function isBeyondBaseline(instruction: string): boolean {
 const isAvx512 = (instruction: string): boolean => /%zmm|%[xy]mm(?:1[6-9]|2\d|3[01])|%k[0-7]/.test(instruction);
 
 const isTier = (routine: Routine): boolean => routine.unit.startsWith("tier_");
-/** All of the int8 code but the evaluation, whose softmax is exact. */
-const isTraining = (routine: Routine): boolean => isTier(routine) || /^int8\.(?!evaluate\.)/.test(routine.name);
+/** All of the int8 and context code but the evaluations, whose softmax is exact, and the exports, which tell results as floats. */
+const isTraining = (routine: Routine): boolean => isTier(routine) || /^(?:int8\.(?!evaluate\.)|contexts\.(?!evaluate\.|exports\.))/.test(routine.name);
 
 function report(routine: Routine, what: string, isWrong: (instruction: string) => boolean): string[] {
   return routine.instructions.filter(isWrong).map((instruction) => `${routine.name} (${routine.unit}): ${what}: ${instruction}`);
@@ -102,15 +102,15 @@ function levelProblems(all: readonly Routine[]): string[] {
   ]);
 }
 
-/** Kernels that are not there as functions of their own: then the checks above would have looked at nothing. */
+/** Kernels ("int8.matmul") that are not there as functions of their own: then the checks above would have looked at nothing. */
 function missingKernels(all: readonly Routine[], kernels: readonly string[]): string[] {
   const units = new Set(all.filter(isTier).map(({ unit }) => unit));
   const wanted = [
-    ...kernels.map((kernel) => ({ unit: "egg", name: `int8.scalar.${kernel}` })),
-    ...[...units].flatMap((unit) => kernels.map((kernel) => ({ unit, name: `.${kernel}` }))),
+    ...kernels.map((kernel) => ({ unit: "egg", name: kernel.replace(".", ".scalar.") })),
+    ...[...units].flatMap((unit) => kernels.map((kernel) => ({ unit, name: kernel.slice(kernel.indexOf(".")) }))),
   ];
   const missing = wanted.filter(({ unit, name }) => !all.some((routine) => routine.unit === unit && routine.name.endsWith(name) && routine.instructions.length > 0));
-  for (const name of ["int8.forward.", "int8.eggroll."]) if (!all.some((routine) => routine.name.startsWith(name))) missing.push({ unit: "egg", name });
+  for (const name of ["int8.forward.", "int8.eggroll.", "contexts.eggroll."]) if (!all.some((routine) => routine.name.startsWith(name))) missing.push({ unit: "egg", name });
   return missing.map(({ unit, name }) => `${unit}: no function ${name}`);
 }
 
@@ -130,11 +130,13 @@ function linkProblems(dynamic: string, offered: readonly string[]): string[] {
   return problems;
 }
 
-/** The kernels of the table that every tier fills, by their names in Zig. */
+/** The kernels of the tables that every tier fills, by their names in Zig: "int8.matmul", "contexts.position". */
 function kernelNames(): string[] {
-  const text = readFileSync(join(root, "kernels/int8/scalar.zig"), "utf8");
-  const [, body = ""] = /pub const table: ops\.Table = \.\{([^}]*)\}/.exec(text) ?? [];
-  return [...body.matchAll(/= &(\w+),/g)].map(([, name]) => name!);
+  return ["int8", "contexts"].flatMap((folder) => {
+    const text = readFileSync(join(root, `kernels/${folder}/scalar.zig`), "utf8");
+    const [, body = ""] = /pub const table: ops\.Table = \.\{([^}]*)\}/.exec(text) ?? [];
+    return [...body.matchAll(/= &(\w+)(?=,| $)/g)].map(([, name]) => `${folder}.${name}`);
+  });
 }
 
 describe("the checks can fail", () => {
@@ -198,7 +200,7 @@ describe("the checks can fail", () => {
       "helper (egg): beyond the x86-64 baseline: vzeroupper",
       "int8.evaluate.run (egg): not readable: (bad)",
     ]);
-    expect(missingKernels(all, ["add"])).toEqual(["egg: no function int8.scalar.add", "egg: no function int8.forward."]);
+    expect(missingKernels(all, ["int8.add"])).toEqual(["egg: no function int8.scalar.add", "egg: no function int8.forward.", "egg: no function contexts.eggroll."]);
   });
 
   test("a library that asks for too much and offers the wrong names", () => {
@@ -236,7 +238,7 @@ describe.skipIf(reason !== null)("the x86-64 library", () => {
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   test("holds every kernel of every tier as a function, and no tier that TypeScript does not know", () => {
-    expect(kernelNames()).toContain("matmul");
+    expect(kernelNames()).toEqual(expect.arrayContaining(["int8.matmul", "contexts.group", "contexts.position", "contexts.move"]));
     expect(missingKernels(all, kernelNames())).toEqual([]);
     const built = [...new Set(all.filter(isTier).map(({ unit }) => unit.slice("tier_".length)))];
     expect(built).toContain("avx512vnni");
@@ -250,8 +252,10 @@ describe.skipIf(reason !== null)("the x86-64 library", () => {
   });
 
   test("the evaluation outside the int8 path does hold floats, so the check above sees them", () => {
-    const exact = all.filter(({ name }) => name.startsWith("int8.evaluate."));
-    expect(exact.flatMap((routine) => report(routine, "float", isFloatWork)).length).toBeGreaterThan(0);
+    for (const folder of ["int8", "contexts"]) {
+      const exact = all.filter(({ name }) => name.startsWith(`${folder}.evaluate.`));
+      expect(exact.flatMap((routine) => report(routine, "float", isFloatWork)).length).toBeGreaterThan(0);
+    }
   });
 
   test("keeps what an old CPU lacks inside the tiers", () => {

@@ -64,9 +64,10 @@ function randomPlan(random: () => number): Plan {
   const whole = (from: number, to: number): number => from + Math.floor(random() * (to - from + 1));
   const checkpointEvery = whole(1, 3);
   const keep = whole(2, 3);
+  const gru = { preset: "egg.c", "model.hidden": 16, "model.layers": whole(1, 2), "trainer.population": 2 * whole(1, 16), "trainer.threshold": whole(1, 60) };
+  const contexts = { preset: "egg", "model.order": 1 + 2 * whole(0, 1), "model.table_bits": whole(4, 6), "trainer.population": 32 * whole(1, 3) };
   const config = {
-    "data.path": "builtin:fables:64KiB", "model.hidden": 16, "model.layers": whole(1, 2), "trainer.population": 2 * whole(1, 16), "trainer.sequence": whole(1, 8),
-    "trainer.threshold": whole(1, 60), "run.seed": whole(0, 1e9), "run.steps": whole(20, 120), "run.eval_every": whole(0, 1) * whole(1, 20),
+    ...(random() < 0.5 ? gru : contexts), "data.path": "builtin:fables:64KiB", "trainer.sequence": whole(1, 8), "run.seed": whole(0, 1e9), "run.steps": whole(20, 120), "run.eval_every": whole(0, 1) * whole(1, 20),
     "run.sample_every": whole(0, 1) * whole(1, 20), "run.sample_tokens": whole(1, 30), "run.checkpoint_every": checkpointEvery, "run.keep": keep, "run.fingerprint_every": 1,
   };
   return { config, checkpointEvery, keep };

@@ -16,6 +16,7 @@ describe("the planned peak", () => {
     { hidden: 16, layers: 1, population: 65_536, sequence: 16, data: "file", steps: 6 },
     { hidden: 64, layers: 2, population: 32, sequence: 16, data: "file", steps: 100 },
     { hidden: 1024, layers: 4, population: 2, sequence: 16, data: "file", steps: 4 },
+    { order: 6, table_bits: 14, population: 4096, sequence: 16, data: "builtin:fables:2MiB", steps: 600 },
   ])("of %p is within 5 percent", (shape) => {
     const measure = () => measureMemory(shape, freshFolder("memory"), [egg]).ratio;
     const ratios = [measure()];
@@ -91,7 +92,7 @@ describe("--dry-run", () => {
 test("a refusal for want of memory leaves no folder behind", () => {
   const cwd = freshFolder("memory");
   for (const more of [[], ["--force"], ["--dry-run"]]) {
-    const { code, err } = run([...more, ...sets({ "model.hidden": 4096, "model.layers": 64, "trainer.population": 1_048_576 })], { cwd });
+    const { code, err } = run([...more, ...sets({ preset: "egg.c", "model.hidden": 4096, "model.layers": 64, "trainer.population": 1_048_576 })], { cwd });
     expect({ code, start: err.slice(0, 40) }).toEqual({ code: 4, start: "egg: error: [run] out of memory: this ru" });
     expect(readdirSync(cwd)).toEqual([]);
   }

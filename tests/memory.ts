@@ -5,8 +5,11 @@ import { join } from "node:path";
 import { run, sets } from "./program.ts";
 
 export interface MemoryShape {
-  hidden: number;
-  layers: number;
+  /** Of preset egg.c; of the default one with "order" and "table_bits" in their place. */
+  hidden?: number;
+  layers?: number;
+  order?: number;
+  table_bits?: number;
   population: number;
   sequence: number;
   /** "file" is a text of 64 KiB; anything else a data.path. */
@@ -29,7 +32,7 @@ export function measureMemory(shape: MemoryShape, folder: string, command: strin
   if (shape.data === "file") writeFileSync(join(folder, "text.txt"), "the quick brown fox jumps over the lazy dog\n".repeat(1490));
   const often = Math.max(1, shape.steps >> 1);
   const config = sets({
-    "model.hidden": shape.hidden, "model.layers": shape.layers, "trainer.population": shape.population, "trainer.sequence": shape.sequence,
+    ...(shape.hidden === undefined ? { preset: "egg", "model.order": shape.order!, "model.table_bits": shape.table_bits! } : { preset: "egg.c", "model.hidden": shape.hidden, "model.layers": shape.layers! }), "trainer.population": shape.population, "trainer.sequence": shape.sequence,
     "data.path": shape.data === "file" ? "text.txt" : shape.data, "run.steps": shape.steps, "run.eval_every": often, "run.checkpoint_every": often, "run.sample_every": shape.steps, "run.sample_tokens": 16,
   });
   const start = { cwd: folder, command };
@@ -42,7 +45,7 @@ export function measureMemory(shape: MemoryShape, folder: string, command: strin
   return { shape, planned: round(planned / MiB, 1), measured: round(measured / MiB, 1), ratio: round(planned / measured, 3) };
 }
 
-/** Shapes from hidden 16 to 1024, population 2 to 65536, sequence 16 to 1024, small and large texts; none takes minutes. */
+/** Shapes of both models, from hidden 16 to 1024 and order 2 to 6, population 2 to 65536, sequence 16 to 1024, small and large texts; none takes minutes. */
 export function memoryShapes(): MemoryShape[] {
   const shapes: MemoryShape[] = [];
   for (const [hidden, layers] of [[16, 1], [128, 4], [256, 6], [512, 4], [1024, 4]] as const) {
@@ -57,6 +60,9 @@ export function memoryShapes(): MemoryShape[] {
   }
   for (const steps of [100, 300, 1000, 3000]) {
     for (const data of ["builtin:fables:2MiB", "file"]) shapes.push({ hidden: 128, layers: 2, population: 32, sequence: 16, data, steps });
+  }
+  for (const [order, table_bits] of [[2, 16], [4, 12], [6, 16]] as const) {
+    for (const steps of [300, 3000]) shapes.push({ order, table_bits, population: 4096, sequence: 16, data: "builtin:fables:2MiB", steps });
   }
   return shapes;
 }

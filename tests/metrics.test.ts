@@ -35,21 +35,29 @@ test("a line has the agreed keys, compact, undefined ones left out", () => {
     `{"step":2,"seconds":3,"train_bits_per_byte":4,"member_tokens_per_second":1234568,"data_tokens":6400,"fitness_plus":20,"fitness_minus":12,"updated_fraction":0.01235}`,
   );
   expect(Object.keys(JSON.parse(metricsText({ ...line(1), val_bits_per_byte: undefined })))).toEqual(keys);
-  const all = { weights_sha256: "f".repeat(64), loss_integer: 1, val_bits_per_byte: 2, ...line(1) };
-  expect(Object.keys(JSON.parse(metricsText(all)))).toEqual([...keys, "val_bits_per_byte", "loss_integer", "weights_sha256"]);
+  const all = { weights_sha256: "f".repeat(64), loss_integer: 1, saturated_fraction: 0.5, val_bits_per_byte: 2, rate: 1, threshold: 30, ...line(1) };
+  expect(Object.keys(JSON.parse(metricsText(all)))).toEqual([...keys, "threshold", "rate", "val_bits_per_byte", "saturated_fraction", "loss_integer", "weights_sha256"]);
+  expect(JSON.parse(metricsText({ ...all, rate: 0.123456789, saturated_fraction: 0.012345678 }))).toMatchObject({ threshold: 30, rate: 0.1235, saturated_fraction: 0.0123 });
 });
 
-test("a line takes at most 300 bytes, in a long run and in an ordinary one with the hash of the weights", () => {
+test("a line takes at most 300 bytes, those of the weights' hash not counted", () => {
   const long: MetricsLine = {
     step: 999_999_999, seconds: 31_535_999.123456789, train_bits_per_byte: 7.0123456789, member_tokens_per_second: 999_999_999.9, data_tokens: 999_999_999_999,
     fitness_plus: 524_288, fitness_minus: 524_288, updated_fraction: 0.012345678, val_bits_per_byte: 7.123456789, loss_integer: 7.123456789,
   };
-  expect(metricsText(long).length + 1).toBeLessThanOrEqual(300);
-  const ordinary: MetricsLine = {
-    step: 300, seconds: 123.456789, train_bits_per_byte: 2.0123456789, member_tokens_per_second: 12_345_678.9, data_tokens: 9_830_400,
-    fitness_plus: 60, fitness_minus: 60, updated_fraction: 0.012345678, val_bits_per_byte: 2.123456789, weights_sha256: "a".repeat(64),
+  // Of rule nano-egg in a run of four months; rule egg has a rate instead, and no loss_integer.
+  const nano: MetricsLine = {
+    ...long, step: 99_999_999, seconds: 9_999_999.123456789, member_tokens_per_second: 99_999_999.9, data_tokens: 99_999_999_999,
+    fitness_plus: 65_536, fitness_minus: 65_536, saturated_fraction: 0.012345678, threshold: 139,
   };
-  expect(metricsText(ordinary).length + 1).toBeLessThanOrEqual(300);
+  expect(metricsText(nano).length + 1).toBeLessThanOrEqual(300);
+  const own: MetricsLine = { ...long, loss_integer: undefined, saturated_fraction: 0.012345678, rate: 0.123456789 };
+  expect(metricsText(own).length + 1).toBeLessThanOrEqual(300);
+  const hashed: MetricsLine = {
+    step: 20_000, seconds: 1234.56789, train_bits_per_byte: 2.0123456789, member_tokens_per_second: 12_345_678.9, data_tokens: 400_000_000, fitness_plus: 16_000,
+    fitness_minus: 16_000, updated_fraction: 0.012345678, rate: 0.123456789, val_bits_per_byte: 2.123456789, saturated_fraction: 0.012345678, weights_sha256: "a".repeat(64),
+  };
+  expect(metricsText(hashed).length + 1).toBeLessThanOrEqual(300 + 64);
 });
 
 test("at most 300 bytes a step: at the ends of all ranges without the hash, and on the mean of a long run that writes it at every step", () => {

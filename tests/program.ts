@@ -65,11 +65,16 @@ export function sets(values: Record<string, string | number>): string[] {
   return Object.entries(values).flatMap(([path, value]) => ["--set", `${path}=${value}`]);
 }
 
-/** A model so small that a step takes less than a millisecond, on a short text. */
-export const tiny = {
-  "data.path": "builtin:fables:64KiB", "model.hidden": 16, "model.layers": 1, "trainer.population": 64, "trainer.sequence": 8, "trainer.threshold": 300, "device.threads": 2,
+const short = {
+  "data.path": "builtin:fables:64KiB", "trainer.population": 64, "trainer.sequence": 8, "device.threads": 2,
   "run.steps": 20, "run.eval_every": 5, "run.sample_every": 10, "run.sample_tokens": 16, "run.checkpoint_every": 5, "run.keep": 2, "run.fingerprint_every": 1,
 };
+
+/** A GRU so small that a step takes less than a millisecond, on a short text. */
+export const tiny = { preset: "egg.c", ...short, "model.hidden": 16, "model.layers": 1, "trainer.threshold": 300 };
+
+/** The same of the default preset. */
+export const tinyContexts = { preset: "egg", ...short, "model.order": 3, "model.table_bits": 6 };
 
 /** The one run folder in `runs`, as a path. */
 export function onlyRun(runs: string): string {

@@ -448,7 +448,7 @@ describe("the summary", () => {
     expect(summaryTable(summary, context)).toBe(
       `  run            egg.c-3f2a91c4, finished after 300 steps, 3:03 min of training
   training loss  8.912 → 3.050 bits/byte
-  held-out loss  8.905 → 3.240 bits/byte
+  held-out loss  8.905 → 3.240 bits/byte, 1.140 above the floor
   entropy floor  2.100 bits/byte, the least that any model can reach
   model          4.86 M parameters
   training       population 1,024, 492 M member-tokens, 30.0 k tokens of data

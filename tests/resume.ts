@@ -3,7 +3,8 @@
 // Used by resume.test.ts and soak.ts. Kills of a running process, at moments of their own choosing: kill.ts.
 import fs from "node:fs";
 import { join } from "node:path";
-import { presets } from "../src/config/presets.ts";
+import type { Rule } from "../src/config/knobs.ts";
+import { presetConfig, presets } from "../src/config/presets.ts";
 import { seededRandom } from "../src/models/sampling.ts";
 import { readWhole, samplesOf, timeless } from "./kill.ts";
 import { onlyRun, readJson, readLines, run, sets } from "./program.ts";
@@ -42,14 +43,19 @@ function same(what: string, found: unknown, wanted: unknown): void {
   if (!Bun.deepEquals(found, wanted)) throw new Error(`${what} differ: ${JSON.stringify(found)?.slice(0, 2000)} instead of ${JSON.stringify(wanted)?.slice(0, 2000)}`);
 }
 
-function oneCase({ command }: Cases, cwd: string, random: () => number, tiers: readonly string[], figures: ResumeFigures): void {
+function oneCase({ command }: Cases, cwd: string, preset: string, random: () => number, tiers: readonly string[], figures: ResumeFigures): void {
   const whole = (from: number, to: number): number => from + Math.floor(random() * (to - from + 1));
   const choose = <T>(of: readonly T[]): T => of[whole(0, of.length - 1)]!;
-  const preset = choose(Object.keys(presets));
   const steps = whole(2, 14);
+  const gru = { "model.hidden": 16 * whole(1, 3), "model.layers": whole(1, 3), "trainer.population": 2 * whole(1, 40) };
+  const ofRule: Record<Rule, Record<string, number | string>> = {
+    egg: { "model.order": whole(1, 5), "model.table_bits": whole(4, 8), "trainer.population": 32 * whole(1, 4), "trainer.learning_rate": 2 ** whole(-3, 2), "trainer.decay_shift": whole(0, 12) },
+    "egg.c": { ...gru, "trainer.threshold": whole(0, 400) },
+    "nano-egg": { ...gru, "trainer.alpha": choose([0.5, 2, 4]), "trainer.alpha_decay_timestep": whole(1, 20), "trainer.use_clt": choose(["true", "false"]), "trainer.noise_reuse": whole(0, 3) },
+  };
   const config = {
-    preset, "data.path": "builtin:fables:16KiB", "model.hidden": 16 * whole(1, 3), "model.layers": whole(1, 3), "trainer.population": 2 * whole(1, 40),
-    "trainer.sequence": whole(1, 24), "trainer.sigma_shift": whole(1, 6), "trainer.threshold": whole(0, 400), "run.seed": whole(0, 2 ** 32 - 1), "run.steps": steps,
+    preset, ...ofRule[presetConfig(preset).trainer.rule], "data.path": "builtin:fables:16KiB",
+    "trainer.sequence": whole(1, 24), "trainer.sigma_shift": whole(1, 6), "run.seed": whole(0, 2 ** 32 - 1), "run.steps": steps,
     "run.eval_every": whole(0, 4), "run.sample_every": whole(0, 4), "run.sample_tokens": whole(1, 40), "run.fingerprint_every": whole(0, 3),
   };
   const machine = () => ({ threads: whole(1, 4), tier: choose(tiers) });
@@ -112,11 +118,12 @@ function cutAfter(file: string, from: (text: string) => number, random: () => nu
 export async function resumeCases(cases: Cases): Promise<ResumeFigures> {
   const figures: ResumeFigures = { cases: 0, tierChanges: 0, threadChanges: 0, presets: [] };
   const tiers = JSON.parse(run(["info", "--json"], { cwd: cases.folder, command: cases.command }).out).tiers.filter(({ available }: any) => available).map(({ name }: any) => name);
+  const names = Object.keys(presets);
   for (let number = 0; number < cases.count; number++) {
     const cwd = join(cases.folder, `case-${number}`);
     fs.mkdirSync(cwd, { recursive: true });
     try {
-      oneCase(cases, cwd, seededRandom(cases.seed + number), tiers, figures);
+      oneCase(cases, cwd, names[number % names.length]!, seededRandom(cases.seed + number), tiers, figures);
     } catch (error) {
       throw new Error(`case ${number} of seed ${cases.seed}, in ${cwd}: ${(error as Error).message}`, { cause: error });
     }

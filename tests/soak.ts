@@ -53,8 +53,9 @@ async function memory(rounds: number): Promise<object> {
   const medians = memoryShapes().map((shape) => {
     const all = Array.from({ length: rounds }, () => measureMemory(shape, folder, command)).sort((a, b) => a.ratio - b.ratio);
     const middle = all[all.length >> 1]!;
-    const { hidden, layers, population, sequence, data, steps } = shape;
-    console.error(`${middle.ratio.toFixed(3)}  planned ${middle.planned} MiB, measured ${middle.measured} MiB  hidden ${hidden} x ${layers}, population ${population}, sequence ${sequence}, ${steps} steps, ${data}`);
+    const { hidden, layers, order, table_bits, population, sequence, data, steps } = shape;
+    const size = hidden === undefined ? `order ${order}, table_bits ${table_bits}` : `hidden ${hidden} x ${layers}`;
+    console.error(`${middle.ratio.toFixed(3)}  planned ${middle.planned} MiB, measured ${middle.measured} MiB  ${size}, population ${population}, sequence ${sequence}, ${steps} steps, ${data}`);
     return middle.ratio;
   });
   done();

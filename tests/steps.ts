@@ -23,7 +23,7 @@ export async function measureFlatness({ steps, warmUp, folder, command, more = {
   steps: number; warmUp: number; folder: string; command: string[]; more?: Record<string, string | number>;
 }): Promise<Flatness> {
   const config = {
-    "data.path": "builtin:fables:64KiB", "model.hidden": 16, "model.layers": 1, "trainer.population": 2, "trainer.sequence": 2, "run.steps": steps,
+    preset: "egg.c", "data.path": "builtin:fables:64KiB", "model.hidden": 16, "model.layers": 1, "trainer.population": 2, "trainer.sequence": 2, "run.steps": steps,
     "run.eval_every": 0, "run.sample_every": 0, "run.checkpoint_every": 0, ...more,
   };
   const process = start(["-q", "--threads", "1", "--out", "runs", ...sets(config)], { cwd: folder, command });

@@ -4,12 +4,14 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { seededRandom } from "../src/models/sampling.ts";
-import { environment, readLines, readSafetensors, sets, sha256, tiny } from "./program.ts";
+import { environment, readLines, readSafetensors, sets, sha256, tiny, tinyContexts } from "./program.ts";
 
 export interface SweepOptions {
   /** Seeds times values of trainer.sigma_shift. */
   seeds: number;
   shifts: number;
+  /** "egg.c" unless given. */
+  preset?: "egg" | "egg.c";
   loops: number;
   disturbances: number;
   folder: string;
@@ -31,7 +33,7 @@ export interface SweepFigures {
   milliseconds: number;
 }
 
-const knobs = { ...tiny, "data.path": "builtin:fables:16KiB", "trainer.population": 16, "device.threads": 1, "run.steps": 3, "run.eval_every": 1, "run.sample_every": 2, "run.sample_tokens": 8, "run.checkpoint_every": 1, "run.fingerprint_every": 0 };
+const knobs = { "data.path": "builtin:fables:16KiB", "device.threads": 1, "run.steps": 3, "run.eval_every": 1, "run.sample_every": 2, "run.sample_tokens": 8, "run.checkpoint_every": 1, "run.fingerprint_every": 0 };
 
 /** The loop that README shows: a run that another loop works on is left to it. `exits` and `lines` are for the figures. */
 const loop = `
@@ -44,13 +46,13 @@ for seed in $SEEDS; do
   done
 done`;
 
-export async function sweep({ seeds, shifts, loops, disturbances, folder, egg, seed, progress = () => {} }: SweepOptions): Promise<SweepFigures> {
+export async function sweep({ seeds, shifts, preset = "egg.c", loops, disturbances, folder, egg, seed, progress = () => {} }: SweepOptions): Promise<SweepFigures> {
   const random = seededRandom(seed);
   const cwd = join(folder, "work");
   mkdirSync(cwd);
   const list = { SEEDS: Array.from({ length: seeds }, (_, i) => i + 1).join(" "), SHIFTS: Array.from({ length: shifts }, (_, i) => i).join(" ") };
   const start = (out: string, name: string) =>
-    Bun.spawn(["bash", "-c", loop, "loop", "--out", out, ...sets(knobs)], {
+    Bun.spawn(["bash", "-c", loop, "loop", "--out", out, ...sets({ ...(preset === "egg" ? tinyContexts : { ...tiny, "trainer.population": 16 }), ...knobs })], {
       cwd, env: environment(cwd, { ...list, EGG: egg, LINES: join(folder, `${name}.lines`), EXITS: join(folder, `${name}.exits`) }), detached: true, stdin: "ignore", stdout: "ignore", stderr: "ignore",
     });
   const pass = async (out: string, name: string): Promise<void> => {

@@ -65,7 +65,7 @@ class Reader {
 }
 
 const stepPoint = (each: any) => [each.step, each.seconds, 1, each.train_bits_per_byte, each.member_tokens_per_second, each.updated_fraction];
-const heldOutPoints = (lines: any[]) => lines.filter((each) => each.val_bits_per_byte !== undefined).map((each) => [each.step, each.seconds, 1, each.val_bits_per_byte]);
+const heldOutPoints = (lines: any[]) => lines.filter((each) => each.val_bits_per_byte !== undefined).map((each) => [each.step, each.seconds, 1, each.val_bits_per_byte, each.saturated_fraction ?? null]);
 
 describe("the server", () => {
   const home = freshFolder("watch");
@@ -340,8 +340,9 @@ describe.skipIf(chromium === null)("the page in Chromium", () => {
   /** Walks through a chart with the keys and compares every value with metrics.jsonl. */
   async function expectCurves(page: Page, folder: string): Promise<void> {
     const lines = readLines(folder);
-    const metrics = ["train_bits_per_byte", "val_bits_per_byte", "member_tokens_per_second", "updated_fraction"];
-    const texts: ((value: number) => string)[] = [(v) => v.toFixed(4), (v) => v.toFixed(4), (v) => v.toLocaleString("en"), (v) => `${(v * 100).toFixed(v < 0.1 ? 2 : 1)} %`];
+    const metrics = ["train_bits_per_byte", "val_bits_per_byte", "member_tokens_per_second", "updated_fraction", "saturated_fraction"];
+    const percent = (value: number): string => `${(value * 100).toFixed(value < 0.1 ? 2 : 1)} %`;
+    const texts: ((value: number) => string)[] = [(v) => v.toFixed(4), (v) => v.toFixed(4), (v) => v.toLocaleString("en"), percent, percent];
     for (const [chart, metric] of metrics.entries()) {
       const wanted = lines.filter((each) => each[metric] !== undefined).map((each) => [basename(folder), each.step, texts[chart]!(each[metric]), each[metric]]);
       await page.evaluate(`{
@@ -425,7 +426,7 @@ describe.skipIf(chromium === null)("the page in Chromium", () => {
       writeFileSync(join(home, name, "samples.txt"), `=== step 1\n${evil}» <b>bold</b> ${i}\n\n=== step 2\nThe » later\n\n`);
     }
     const page = await opened(serveDashboard(names.map((name) => join(home, name)), 0, tryLockFile));
-    await page.until("the runs", `document.querySelectorAll(".readout li").length === 12`);
+    await page.until("the runs", `document.querySelectorAll(".readout li[data-run]").length === 12`);
     expect((await rows(page)).map(([name]) => name)).toEqual(names);
     expect(await page.evaluate(`[...document.querySelectorAll("pre")].map((pre) => pre.textContent)`)).toContain(`${evil} <b>bold</b> 0`);
     expect(await page.evaluate(`document.querySelectorAll("img, b b, main script, pre b, pre img").length`)).toBe(0);

@@ -1,12 +1,8 @@
-// A model's weights for tests: set to their initial values, and copied out by name.
+// A model's weights for tests, copied out by name.
 // Not a test. Used by abi.test.ts, golden.test.ts and samebits.test.ts.
-import { initialWeights, savedWeights } from "../src/models/egg.ts";
+import { savedWeights } from "../src/models/egg.ts";
 import { bytesNow, piecesOf } from "../src/models/tensors.ts";
 import type { NativeModel } from "../src/native/int8.ts";
-
-export function initialize(model: NativeModel): void {
-  for (const [tensor, values] of initialWeights(model)) model.write(tensor.index, values);
-}
 
 export function weightsOf(model: NativeModel): Map<string, { data: Uint8Array }> {
   return new Map([...savedWeights(model)].map(([name, tensor]) => [name, { data: Buffer.concat(piecesOf(tensor).map(bytesNow)) }]));
