@@ -17,12 +17,15 @@ describe("the planned peak", () => {
     { hidden: 64, layers: 2, population: 32, sequence: 16, data: "file", steps: 100 },
     { hidden: 1024, layers: 4, population: 2, sequence: 16, data: "file", steps: 4 },
     { order: 6, table_bits: 14, population: 4096, sequence: 16, data: "builtin:fables:2MiB", steps: 600 },
-  ])("of %p is within 5 percent", (shape) => {
-    const measure = () => measureMemory(shape, freshFolder("memory"), [egg]).ratio;
-    const ratios = [measure()];
-    // A run may come out otherwise: pages of the executable that are in use elsewhere come along. Then the median of five.
-    while (Math.abs(ratios[ratios.length >> 1]! - 1) > 0.05 && ratios.length < 5) ratios.push(measure()), ratios.push(measure()), ratios.sort((x, y) => x - y);
-    expect(ratios[ratios.length >> 1]).toBeWithin(0.95, 1.05);
+  ])("of %p is within 5 percent, or 5 MiB where that is more", (shape) => {
+    // Small runs are mostly pages of the executable, and which of them are in memory is the system's affair: 2 to 4 MiB come and go.
+    const off = () => {
+      const { planned, measured } = measureMemory(shape, freshFolder("memory"), [egg]);
+      return Math.abs(planned - measured) / Math.max(0.05 * measured, 5);
+    };
+    const misses = [off()];
+    while (misses[misses.length >> 1]! > 1 && misses.length < 5) misses.push(off()), misses.push(off()), misses.sort((x, y) => x - y);
+    expect(misses[misses.length >> 1]).toBeLessThanOrEqual(1);
   });
 
   test("counts a checkpoint that is loaded", () => {
