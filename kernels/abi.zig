@@ -1,6 +1,7 @@
 // The boundary's own types: status codes, records, and the manifest that src/native/abi.ts is checked against.
 // No computing here. Read next: egg.zig, the list of exports.
 const std = @import("std");
+const float_ops = @import("float/ops.zig");
 
 /// What every export returns. Negative: an error; its text is in egg_last_error.
 pub const Status = enum(i32) {
@@ -15,6 +16,7 @@ pub const Status = enum(i32) {
     no_thread = -8,
     too_many_objects = -9,
     cancelled = -10,
+    fault = -11,
 };
 
 pub const Error = error{
@@ -28,6 +30,7 @@ pub const Error = error{
     NoThread,
     TooManyObjects,
     Cancelled,
+    Fault,
 };
 
 pub fn statusOf(err: Error) Status {
@@ -42,6 +45,7 @@ pub fn statusOf(err: Error) Status {
         error.NoThread => .no_thread,
         error.TooManyObjects => .too_many_objects,
         error.Cancelled => .cancelled,
+        error.Fault => .fault,
     };
 }
 
@@ -72,6 +76,16 @@ pub const BenchWindow = extern struct { seconds: f64, cpu_seconds: f64, work: f6
 /// inside a phase. Noise that the update makes again counts as update.
 pub const BenchPhases = extern struct { noise: f64, forward: f64, update: f64 };
 
+/// Filled when float instructions were run: 1 + the instruction and the element at fault (0: none), wall time where timed.
+/// `ran`: lanes of the kernels' vectors in the lower 16 bits, threads that had something to do in the upper.
+pub const RunResult = extern struct { instruction: u32, element: u32, tag: u32, ran: u32, seconds: f64 };
+
+/// What egg_ladder_run does: `level` by float/ladder.zig; product (m, k) (k, n), or attention of m positions, heads of k (n = 0).
+pub const LadderShape = extern struct { level: u32, m: u32, n: u32, k: u32, repeats: u32, reserved: u32 };
+
+/// Filled by egg_ladder_run: what the level told of itself, and the time of all repeats.
+pub const LadderResult = extern struct { level: u32, reserved: u32, inner: f64, seconds: f64 };
+
 pub const ContextsShape = extern struct { vocabulary: u32, order: u32, table_bits: u32, reserved: u32 };
 
 /// As in contexts/eggroll.zig.
@@ -82,7 +96,7 @@ pub const ContextsResult = extern struct { loss: f64, plus: f64, minus: f64, cha
 
 pub const CpuInfo = extern struct { features: u32, available: u32, built: u32, best: u32 };
 
-const records = .{ ModelShape, TrainerShape, StepOrder, Progress, StepResult, EvaluateResult, BenchShape, BenchWindow, BenchPhases, ContextsShape, ContextsTrainerShape, ContextsResult, CpuInfo };
+const records = .{ ModelShape, TrainerShape, StepOrder, Progress, StepResult, EvaluateResult, BenchShape, BenchWindow, BenchPhases, RunResult, LadderShape, LadderResult, ContextsShape, ContextsTrainerShape, ContextsResult, CpuInfo } ++ float_ops.args_types;
 
 /// One line a function, record and status: the text that both sides must agree on.
 pub fn manifest(comptime files: anytype) []const u8 {
@@ -105,6 +119,11 @@ pub fn manifest(comptime files: anytype) []const u8 {
             }
             text = text ++ "\n";
         }
+        for (float_ops.enums) |Enum| {
+            text = text ++ shortName(Enum);
+            for (@typeInfo(Enum).@"enum".fields) |field| text = text ++ " " ++ field.name;
+            text = text ++ "\n";
+        }
         for (@typeInfo(Status).@"enum".fields) |field| text = text ++ std.fmt.comptimePrint("{s} {d}\n", .{ field.name, field.value });
         return text;
     }
@@ -113,6 +132,8 @@ pub fn manifest(comptime files: anytype) []const u8 {
 fn typeName(comptime T: type) []const u8 {
     return switch (T) {
         u32, i32, f64, f32 => @typeName(T),
+        [6]u32 => "u32x6",
+        float_ops.Ref => "ref",
         else => if (@typeInfo(T) == .pointer) "buffer" else @compileError("not a type of the boundary: " ++ @typeName(T)),
     };
 }

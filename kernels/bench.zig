@@ -1,8 +1,10 @@
 // What `egg bench` measures, one short window at a time: a kernel's loop over prepared buffers, on the calling thread or on
 // all workers at once, with wall and CPU time. Not the statistics: src/bench/windows.ts collects many windows.
-// Read next: int8/ops.zig (the kernels), src/bench/ladder.ts (which shapes are measured).
+// Read next: int8/ops.zig (the kernels), src/bench/int8.ts and float.ts (which shapes are measured).
 const std = @import("std");
+const float_ops = @import("float/ops.zig");
 const layout = @import("int8/layout.zig");
+const Limit = @import("float/peak.zig").Limit;
 const ops = @import("int8/ops.zig");
 const os = @import("os.zig");
 const Model = @import("int8/model.zig").Model;
@@ -25,6 +27,13 @@ pub const What = enum(u32) {
     noise = 4,
     /// The update of a model's matrices of one shape, a block of rows at a time, on the calling thread. Work: multiply-adds.
     update = 5,
+    /// The tier's f32 multiply-add on registers alone. Work: multiplications and additions.
+    multiply_add = 6,
+    /// The same for pairs of bf16; no work where the tier has no such instruction.
+    dot_bf16 = 7,
+    /// One array of f32 to another, and two to a third, `kib` of memory a thread in all. Work: bytes read and written.
+    scale = 8,
+    add = 9,
 };
 
 pub const Shape = struct {
@@ -55,6 +64,7 @@ const threshold = 160;
 pub const Bench = struct {
     shape: Shape,
     kernels: *const ops.Table,
+    floats: *const float_ops.Table,
     pool: *Pool,
     /// Weights of the matrix (matmul); the model and its population's noise (update).
     weights: []align(64) i8 = &.{},
@@ -80,8 +90,8 @@ pub const Bench = struct {
         sink: u32 = 0,
     };
 
-    pub fn init(bench: *Bench, shape: Shape, kernels: *const ops.Table, pool: *Pool) error{ OutOfMemory, BadShape }!void {
-        bench.* = .{ .shape = shape, .kernels = kernels, .pool = pool, .lanes = &.{} };
+    pub fn init(bench: *Bench, shape: Shape, kernels: *const ops.Table, floats: *const float_ops.Table, pool: *Pool) error{ OutOfMemory, BadShape }!void {
+        bench.* = .{ .shape = shape, .kernels = kernels, .floats = floats, .pool = pool, .lanes = &.{} };
         errdefer bench.deinit();
         if (shape.what == .matmul) try bench.initMatmul();
         if (shape.what == .update) try bench.initUpdate();
@@ -90,7 +100,7 @@ pub const Bench = struct {
         bench.lanes = lanes;
         for (lanes) |*lane| {
             lane.memory = try os.allocate(u8, bench.laneBytes());
-            @memset(lane.memory, 1);
+            @memset(lane.memory, 1); // as f32: 2.4e-38, a normal number
             if (shape.what == .matmul) for (0..shape.panels) |i| bench.fillPanel(lane.memory, i);
         }
     }
@@ -151,8 +161,8 @@ pub const Bench = struct {
     fn laneBytes(bench: *const Bench) usize {
         const shape = bench.shape;
         return switch (shape.what) {
-            .peak, .clock => 0,
-            .read => @max(layout.alignUp(@as(usize, shape.kib) << 10, read_piece), read_piece),
+            .peak, .clock, .multiply_add, .dot_bf16 => 0,
+            .read, .scale, .add => @max(layout.alignUp(@as(usize, shape.kib) << 10, read_piece), 3 * read_piece),
             .matmul => shape.panels * Panel.of(shape).bytes + ops.matmulScratchBytes(shape.cols, shape.groups),
             .noise => shape.groups * noiseBytes(shape),
             .update => ops.update_scratch_bytes,
@@ -244,6 +254,7 @@ pub const Bench = struct {
                 .done = 0,
                 .sink = 0,
             }),
+            .multiply_add, .dot_bf16, .scale, .add => bench.floatLimit(lane),
             .clock => count(&lane.sink),
             .matmul => bench.multiply(lane),
             .noise => {
@@ -259,6 +270,30 @@ pub const Bench = struct {
         var op = arguments;
         bench.kernels.peak(&op);
         lane.sink ^= op.sink;
+        return op.done;
+    }
+
+    fn floatLimit(bench: *Bench, lane: *Lane) u64 {
+        const arrays: usize = if (bench.shape.what == .scale) 2 else 3;
+        const pieces = @max(1, lane.memory.len / read_piece / arrays);
+        const at = lane.memory.ptr + lane.next % pieces * read_piece;
+        const array = pieces * read_piece;
+        const whole: usize = if (lane.memory.len == 0) 0 else 1;
+        const from: [*]f32 = @ptrCast(@alignCast(at));
+        const apart = whole * array / @sizeOf(f32);
+        var op: Limit = .{
+            .what = @intFromEnum(bench.shape.what) - @intFromEnum(What.multiply_add),
+            .rounds = rounds,
+            .from = from,
+            .other = from + apart,
+            .to = from + apart * (arrays - 1),
+            .count = read_piece / @sizeOf(f32),
+            .done = 0,
+            .factor = 0.999,
+            .sink = 0,
+        };
+        bench.floats.peak(&op);
+        lane.sink ^= @bitCast(op.sink);
         return op.done;
     }
 

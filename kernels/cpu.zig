@@ -3,6 +3,8 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const context_ops = @import("contexts/ops.zig");
+const float_ops = @import("float/ops.zig");
+const float_scalar = @import("float/scalar.zig");
 const ops = @import("int8/ops.zig");
 const scalar = @import("int8/scalar.zig");
 
@@ -55,7 +57,31 @@ pub const Tier = enum(u32) {
             else => if (tier == .scalar) &scalar.table else null,
         };
     }
+
+    /// This tier's float kernels; tiers that differ in integer instructions only share theirs.
+    pub fn floats(tier: Tier) ?*const float_ops.Table {
+        return switch (builtin.cpu.arch) {
+            .x86_64 => switch (tier) {
+                .scalar => &float_scalar.table,
+                .avx2, .avxvnni => &extern_tables.egg_float_avx2,
+                .avx512vnni => if (detect().contains(.avx512_bf16)) &extern_tables.egg_float_avx512bf16 else &extern_tables.egg_float_avx512vnni,
+                else => null,
+            },
+            .aarch64 => switch (tier) {
+                .scalar => &float_scalar.table,
+                .neon, .dotprod => &extern_tables.egg_float_neon,
+                else => null,
+            },
+            else => if (tier == .scalar) &float_scalar.table else null,
+        };
+    }
 };
+
+/// The float kernels that AVX-512 machines without bf16 products take, where this one has them and takes others. For tests.
+pub fn withoutBf16() ?*const float_ops.Table {
+    if (builtin.cpu.arch != .x86_64 or !available(.avx512vnni) or !detect().contains(.avx512_bf16)) return null;
+    return &extern_tables.egg_float_avx512vnni;
+}
 
 const extern_tables = struct {
     extern const egg_int8_avx2: ops.Table;
@@ -63,6 +89,10 @@ const extern_tables = struct {
     extern const egg_int8_avx512vnni: ops.Table;
     extern const egg_int8_neon: ops.Table;
     extern const egg_int8_dotprod: ops.Table;
+    extern const egg_float_avx2: float_ops.Table;
+    extern const egg_float_avx512vnni: float_ops.Table;
+    extern const egg_float_avx512bf16: float_ops.Table;
+    extern const egg_float_neon: float_ops.Table;
     extern const egg_contexts_avx2: context_ops.Table;
     extern const egg_contexts_avxvnni: context_ops.Table;
     extern const egg_contexts_avx512vnni: context_ops.Table;

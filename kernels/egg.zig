@@ -1,4 +1,5 @@
-// The library's exports but those of the context model (contexts/exports.zig): checks, then one call. src/native/abi.ts lists the same.
+// The library's exports but those of the context model and of floats (contexts/exports.zig, float/exports.zig): checks, then one call.
+// src/native/abi.ts lists the same.
 // Every function returns a Status unless it says otherwise; buffers are borrowed for the call and never kept.
 // Read next: int8/eggroll.zig (a training step), int8/ops.zig (the kernels), cpu.zig (tiers), pool.zig (threads).
 const std = @import("std");
@@ -6,6 +7,7 @@ const abi = @import("abi.zig");
 const benchmark = @import("bench.zig");
 const cpu = @import("cpu.zig");
 const contexts = @import("contexts/exports.zig");
+const floats = @import("float/exports.zig");
 const objects = @import("objects.zig");
 const os = @import("os.zig");
 const layout = @import("int8/layout.zig");
@@ -18,7 +20,6 @@ const Trainer = @import("int8/eggroll.zig").Trainer;
 const ops = @import("int8/ops.zig");
 
 const gpa = std.heap.page_allocator;
-
 const Context = objects.Context;
 const Direction = objects.Direction;
 const OwnedBench = objects.OwnedBench;
@@ -83,7 +84,7 @@ fn open(threads: u32, tier_number: u32, out: *align(1) u32) abi.Error!void {
     if (!cpu.available(tier)) return fail(error.Unsupported, "this machine cannot run the {t} kernels", .{tier});
     const context = gpa.create(Context) catch return outOfMemory("a context", @sizeOf(Context));
     errdefer gpa.destroy(context);
-    context.* = .{ .pool = undefined, .kernels = tier.kernels().?, .contexts = tier.contexts().? };
+    context.* = .{ .pool = undefined, .kernels = tier.kernels().?, .contexts = tier.contexts().?, .floats = tier.floats().?, .executor = .{ .pool = &context.pool } };
     context.pool.init(threads) catch |err| return switch (err) {
         error.OutOfMemory => outOfMemory("the thread table", threads * 64),
         error.NoThread => fail(error.NoThread, "the system refused to start {d} threads", .{threads}),
@@ -406,7 +407,7 @@ fn openBench(handle: u32, shape: abi.BenchShape, out: *align(1) u32) abi.Error!v
         .hidden = shape.hidden,
         .layers = shape.layers,
         .kib = shape.kib,
-    }, context.kernels, &context.pool) catch |err| return switch (err) {
+    }, context.kernels, context.floats, &context.pool) catch |err| return switch (err) {
         error.OutOfMemory => fail(error.OutOfMemory, "there is not enough memory for this benchmark", .{}),
         error.BadShape => fail(error.BadShape, "the model has no matrix of {d} x {d}", .{ shape.rows, shape.cols }),
     };
@@ -463,11 +464,13 @@ fn release(handle: u32) abi.Error!void {
         },
         .contexts => |owned| try contexts.releaseModel(owned),
         .context_trainer => |owned| try contexts.releaseTrainer(owned),
+        .arena => |owned| try floats.releaseArena(owned),
+        .program => |owned| try floats.releaseProgram(owned),
     }
     _ = objects.objects.remove(handle) catch unreachable;
 }
 
-const manifest = abi.manifest(.{ @This(), contexts });
+const manifest = abi.manifest(.{ @This(), contexts, floats });
 
 /// A failed safety check cannot be survived: say what it was, then end the process.
 fn fatal(message: [*]const u8, length: usize) callconv(.c) noreturn {
@@ -484,6 +487,7 @@ pub const panic = std.debug.FullPanic(struct {
 }.panicFn);
 
 comptime {
+    _ = floats; // its exports too
     // For the tiers' objects, not for the world.
     @export(&fatal, .{ .name = "egg_panic", .visibility = .hidden });
 }
@@ -493,6 +497,7 @@ test {
     _ = @import("contexts/twins_test.zig");
     _ = @import("handles.zig");
     _ = @import("pool.zig");
+    _ = @import("float/tests.zig");
     _ = @import("int8/eggroll.zig");
     _ = @import("int8/golden_test.zig");
     _ = @import("int8/nano_test.zig");

@@ -1,9 +1,11 @@
 // What all exports share: contexts and jobs, the table of handles, and the words of the last error.
-// Not the exports: egg.zig, contexts/exports.zig. Read next: handles.zig, abi.zig.
+// Not the exports: egg.zig, contexts/exports.zig, float/exports.zig. Read next: handles.zig, abi.zig.
 const std = @import("std");
 const abi = @import("abi.zig");
 const benchmark = @import("bench.zig");
 const context_ops = @import("contexts/ops.zig");
+const float_ops = @import("float/ops.zig");
+const float_run = @import("float/run.zig");
 const handles = @import("handles.zig");
 const ContextEvaluator = @import("contexts/evaluate.zig").Evaluator;
 const Contexts = @import("contexts/model.zig").Model;
@@ -19,9 +21,13 @@ pub const Context = struct {
     pool: Pool,
     kernels: *const ops.Table,
     contexts: *const context_ops.Table,
+    floats: *const float_ops.Table,
+    executor: float_run.Executor,
+    /// Instructions that are run once and forgotten (egg_float_run).
+    once: float_run.Program = .{},
     job: Job = .none,
 };
-pub const Job = union(enum) { none, step: *Trainer, evaluate: *Evaluator, context_step: *ContextTrainer, context_evaluate: *ContextEvaluator };
+pub const Job = union(enum) { none, step: *Trainer, evaluate: *Evaluator, context_step: *ContextTrainer, context_evaluate: *ContextEvaluator, program: *float_run.Program };
 
 pub const OwnedModel = struct { model: Model, context: *Context, users: u32 = 0 };
 pub const OwnedTrainer = struct { trainer: Trainer, model: *OwnedModel };
@@ -32,7 +38,21 @@ pub const OwnedBench = struct { bench: benchmark.Bench, context: *Context };
 pub const OwnedContexts = struct { model: Contexts, context: *Context, evaluator: ?*ContextEvaluator, users: u32 = 0 };
 pub const OwnedContextTrainer = struct { trainer: ContextTrainer, model: *OwnedContexts };
 
-pub const Object = union(enum) { context: *Context, model: *OwnedModel, trainer: *OwnedTrainer, evaluator: *OwnedEvaluator, bench: *OwnedBench, contexts: *OwnedContexts, context_trainer: *OwnedContextTrainer };
+/// Memory that float instructions work on. `users`: programs with addresses in it.
+pub const OwnedArena = struct { memory: []align(64) u8, users: u32 = 0 };
+pub const OwnedProgram = struct { program: float_run.Program, context: *Context, arenas: []*OwnedArena };
+
+pub const Object = union(enum) {
+    context: *Context,
+    model: *OwnedModel,
+    trainer: *OwnedTrainer,
+    evaluator: *OwnedEvaluator,
+    bench: *OwnedBench,
+    contexts: *OwnedContexts,
+    context_trainer: *OwnedContextTrainer,
+    arena: *OwnedArena,
+    program: *OwnedProgram,
+};
 
 pub var objects: handles.Handles(Object) = .{};
 pub var error_buffer: [512]u8 = undefined;
