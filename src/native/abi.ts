@@ -1,6 +1,7 @@
 // The boundary's table: every function, record and status of the kernel library, as kernels/egg.zig and kernels/abi.zig
 // have them (tests/abi.test.ts compares both). Not the loading (library.ts), not the meaning (int8.ts, machine.ts).
 import { EggError } from "../errors.ts";
+import { args, enums, layoutOf, type Field } from "./instructions.ts";
 import { loadLibrary } from "./library.ts";
 
 type Crossing = "u32" | "i32" | "f64" | "buffer";
@@ -8,7 +9,7 @@ interface Signature { readonly args: readonly Crossing[]; readonly returns: "i32
 
 const status = <const A extends readonly Crossing[]>(...args: A) => ({ args, returns: "i32" as const });
 
-/** In the order of kernels/egg.zig. */
+/** In the order of kernels/egg.zig, then kernels/float/exports.zig. */
 export const functions = {
   egg_abi_hash: { args: [], returns: "u32" },
   egg_manifest: status("buffer", "u32"),
@@ -51,6 +52,18 @@ export const functions = {
   egg_contexts_evaluate_start: status("u32", "u32", "f64", "buffer", "u32"),
   egg_contexts_evaluate_finish: status("u32", "buffer"),
   egg_contexts_logits: status("u32", "buffer", "u32", "buffer", "u32"),
+  egg_float_arena_create: status("f64", "buffer"),
+  egg_float_arena_write: status("u32", "f64", "buffer", "u32"),
+  egg_float_arena_read: status("u32", "f64", "buffer", "u32"),
+  egg_float_run: status("u32", "buffer", "u32", "buffer"),
+  egg_float_program_create: status("u32", "buffer", "u32", "buffer", "buffer"),
+  egg_float_program_start: status("u32", "u32"),
+  egg_float_program_run: status("u32", "u32", "buffer"),
+  egg_float_program_finish: status("u32", "buffer"),
+  egg_float_program_times: status("u32", "buffer", "u32"),
+  egg_float_workspace_bytes: status("u32", "buffer"),
+  egg_ladder_run: status("buffer", "buffer", "u32", "buffer"),
+  egg_ladder_softmax: status("buffer", "u32", "u32"),
 } as const satisfies Record<string, Signature>;
 
 /** Fields of each record in order; all fields of a record lie back to back, naturally aligned. */
@@ -64,6 +77,9 @@ export const records = {
   BenchShape: { what: "u32", rows: "u32", cols: "u32", groups: "u32", panels: "u32", hidden: "u32", layers: "u32", kib: "u32" },
   BenchWindow: { seconds: "f64", cpu_seconds: "f64", work: "f64" },
   BenchPhases: { noise: "f64", forward: "f64", update: "f64" },
+  RunResult: { instruction: "u32", element: "u32", tag: "u32", ran: "u32", seconds: "f64" },
+  LadderShape: { level: "u32", m: "u32", n: "u32", k: "u32", repeats: "u32", reserved: "u32" },
+  LadderResult: { level: "u32", reserved: "u32", inner: "f64", seconds: "f64" },
   ContextsShape: { vocabulary: "u32", order: "u32", table_bits: "u32", reserved: "u32" },
   ContextsTrainerShape: { groups: "u32", positions: "u32", seed: "u32", shift: "u32", fitness_shift: "u32", cap: "u32", decay_every: "u32", decay_shift: "u32" },
   ContextsResult: { loss: "f64", plus: "f64", minus: "f64", changed: "f64", noise: "f64", forward: "f64", update: "f64" },
@@ -83,6 +99,7 @@ export const statuses = {
   no_thread: [-8, "resources"],
   too_many_objects: [-9, "resources"],
   cancelled: [-10, "internal"],
+  fault: [-11, "data"],
 } as const;
 
 export type StatusName = keyof typeof statuses;
@@ -97,15 +114,19 @@ type Native = { [N in keyof typeof functions]: (...args: Arguments<(typeof funct
 export function manifest(): string {
   let text = "";
   for (const [name, { args, returns }] of Object.entries(functions)) text += `${name}(${args.join(",")}) ${returns}\n`;
-  for (const [name, fields] of Object.entries(records)) {
+  for (const [name, fields] of Object.entries<Record<string, Field>>({ ...records, ...args })) {
     let line = "";
     let offset = 0;
-    for (const [field, type] of Object.entries(fields)) {
+    let widest = 4;
+    for (const [field, kind] of Object.entries(fields)) {
+      const { bytes, align, type } = layoutOf(kind);
       line += ` ${field}:${type}@${offset}`;
-      offset += type === "f64" ? 8 : 4;
+      offset += bytes;
+      widest = Math.max(widest, align);
     }
-    text += `${name} ${offset}${line}\n`;
+    text += `${name} ${Math.ceil(offset / widest) * widest}${line}\n`;
   }
+  for (const [name, values] of Object.entries(enums)) text += `${name} ${values.join(" ")}\n`;
   for (const [name, [code]] of Object.entries(statuses)) text += `${name} ${code}\n`;
   return text;
 }

@@ -1,0 +1,264 @@
+// Where instructions go: into a queue that is run when a value is read (eager), or into the list of a program that is being
+// captured. Also threads, scopes of memory, and names for profiles. Not operations (ops.ts). Read next: memory.ts, tape.ts.
+import { EggError } from "../errors.ts";
+import { InstructionList, runInstructions } from "../native/float.ts";
+import type { OpName, Values } from "../native/instructions.ts";
+import { openContext, type Context, type TierName } from "../native/machine.ts";
+import { Buffer, Pool } from "./memory.ts";
+
+/** Parameters and other tensors that live until they are released. */
+export const persistent = new Pool("parameters", 1 << 20);
+/** Results of operations, until the step ends. */
+const activations = new Pool("activations", 1 << 20);
+/** Data copied in during this step; not reused before the queue has run. */
+const uploads = new Pool("data", 1 << 16);
+
+/** Instructions of a queue, at most. */
+const queue_max = 2048;
+
+// ---- threads
+
+let current: Context | null = null;
+const contexts = new Map<string, Context>();
+
+/** The threads and kernels that run instructions: one thread a core, the fastest tier, unless `useThreads` said otherwise. */
+export function context(): Context {
+  return (current ??= openContext(0));
+}
+
+/**
+ * Runs everything from now on with that many threads (0: one a core). Results do not depend on it.
+ * @param tier kernels of another CPU tier, for tests; results may differ in the last bits
+ */
+export function useThreads(threads: number, tier?: TierName): void {
+  flush();
+  const key = `${threads} ${tier ?? ""}`;
+  let found = contexts.get(key);
+  if (found === undefined) contexts.set(key, (found = openContext(threads, tier)));
+  current = found;
+}
+
+// ---- where instructions go
+
+/** A program being captured: buffers have no place yet. */
+export interface Recorder {
+  readonly list: InstructionList;
+  buffer(bytes: number): Buffer;
+  /** Memory that keeps its values from run to run, for what is data to the captured function. */
+  constant(values: NodeJS.TypedArray): Buffer;
+  beforeRun(action: () => void, undo: () => void): void;
+  /** i32: the number of the step that a run is. */
+  stepNumber(): Buffer;
+}
+
+let recorder: Recorder | null = null;
+const queue = new InstructionList();
+
+export function capturing(): Recorder | null {
+  return recorder;
+}
+
+/** Makes `next` receive all instructions (null: the queue again). */
+export function recordInto(next: Recorder | null): void {
+  flush();
+  recorder = next;
+}
+
+/** Appends an instruction (kernels/float/ops.zig says what it does). */
+export function emit<O extends OpName>(op: O, values: Values<O>): void {
+  const list = recorder === null ? queue : recorder.list;
+  list.add(op, values, tag());
+  if (recorder === null && queue.count >= queue_max) flush();
+}
+
+/** Runs what is queued. Results can be read afterwards. */
+export function flush(): void {
+  if (queue.count === 0) return;
+  try {
+    runInstructions(context(), queue);
+  } catch (error) {
+    failScopes(); // what was to be computed never will be
+    throw error;
+  } finally {
+    queue.clear();
+  }
+}
+
+/**
+ * Does something in JavaScript before what is emitted next runs: now, or before each run of the program being captured.
+ * @param undo is called when such a run did not come to its update: it was cancelled, or an id was out of range
+ */
+export function beforeUpdate(action: () => void, undo: () => void = () => {}): void {
+  if (recorder === null) action();
+  else recorder.beforeRun(action, undo);
+}
+
+// ---- memory of a step
+
+/** What values of a scope share: whether they are still there, and if not, why. */
+export interface Life { alive: boolean; ended: string }
+
+/** The buffers of a step, or of a noGrad call inside it. They die together. */
+export class Scope {
+  life: Life = { alive: true, ended: "" };
+  readonly outer: Scope | null;
+  readonly buffers = new Set<Buffer>();
+  readonly uploads: Buffer[] = [];
+
+  constructor(outer: Scope | null = null) {
+    this.outer = outer;
+  }
+
+  /** All values die, all memory is free again. */
+  end(reason: string): void {
+    this.life.alive = false;
+    this.life.ended = reason;
+    this.life = { alive: true, ended: "" };
+    for (const buffer of this.buffers) if (buffer.block !== null) activations.give(buffer);
+    for (const buffer of this.uploads) if (buffer.block !== null) uploads.give(buffer);
+    this.buffers.clear();
+    this.uploads.length = 0;
+  }
+}
+
+let scope = new Scope();
+
+function failScopes(): void {
+  for (let each: Scope | null = scope; each !== null; each = each.outer) each.end("an error before it was computed");
+}
+
+export function currentScope(): Scope {
+  return scope;
+}
+
+/** Opens a scope inside the current one. Close it with `closeScope(outer)`. */
+export function openScope(): Scope {
+  const outer = scope;
+  scope = new Scope(outer);
+  return outer;
+}
+
+/** Ends the current scope: its buffers are free again. `outer`: the scope to go on with; a fresh one for a new step. */
+export function closeScope(reason: string, outer: Scope = new Scope()): void {
+  try {
+    flush();
+  } finally {
+    scope.end(reason);
+    scope = outer;
+  }
+}
+
+/** Moves a buffer of the current scope to another, which it will die with. */
+export function moveTo(buffer: Buffer, target: Scope): void {
+  if (scope.buffers.delete(buffer)) target.buffers.add(buffer);
+  const at = scope.uploads.indexOf(buffer);
+  if (at >= 0) target.uploads.push(...scope.uploads.splice(at, 1));
+}
+
+/** Memory for a result, until the scope ends. Its contents are undefined. */
+export function take(bytes: number): Buffer {
+  if (recorder !== null) return recorder.buffer(bytes);
+  const buffer = activations.take(bytes);
+  scope.buffers.add(buffer);
+  return buffer;
+}
+
+/** One user less; the last one frees. Later instructions may use the memory again, earlier ones are not disturbed. */
+export function drop(buffer: Buffer): void {
+  if (--buffer.users > 0 || buffer.block === null || !scope.buffers.delete(buffer)) return;
+  activations.give(buffer);
+}
+
+/** Copies values from JavaScript to where instructions can read them, for the rest of the scope. */
+export function upload(values: NodeJS.TypedArray): Buffer {
+  if (recorder !== null) return recorder.constant(values);
+  const buffer = uploads.take(values.byteLength);
+  scope.uploads.push(buffer);
+  if (values.byteLength > 0) buffer.block!.arena.write(buffer.offset, values);
+  return buffer;
+}
+
+/** Bytes of native memory: parameters with gradients and optimizer state, activations, data. */
+export function memory(): { parameters: number; activations: number; data: number; peak: number } {
+  return { parameters: persistent.blocks.reduce((sum, block) => sum + block.bytes, 0), activations: activations.bytes, data: uploads.bytes, peak: activations.peak };
+}
+
+// ---- names
+
+const phases = ["forward", "backward", "update"] as const;
+export type Phase = (typeof phases)[number];
+
+const names: string[] = [""];
+const numbers = new Map<string, number>([["", 0]]);
+let name = "";
+let phase: Phase = "forward";
+
+/** What instructions are for, as one number: the name in the upper bits, the phase in the lower two. */
+export function tag(): number {
+  return numbers.get(name)! * 4 + phases.indexOf(phase);
+}
+
+export function untag(value: number): { phase: Phase; name: string } {
+  return { phase: phases[value & 3]!, name: names[value >>> 2]! };
+}
+
+/** Runs `action` with its instructions under a name, such as "layer 3"; names in names are joined with " > ". */
+export function named<T>(label: string, action: () => T): T {
+  return withTag(name === "" ? label : `${name} > ${label}`, phase, action);
+}
+
+/** Runs `action` under exactly this name and phase. */
+export function withTag<T>(label: string, kind: Phase, action: () => T): T {
+  const before = [name, phase] as const;
+  if (!numbers.has(label)) numbers.set(label, names.push(label) - 1);
+  name = label;
+  phase = kind;
+  try {
+    return action();
+  } finally {
+    [name, phase] = before;
+  }
+}
+
+// ---- random streams of dropout
+
+let seed = 0;
+let step = 0;
+let stream = 0;
+let initial = 0;
+
+/** Seeds initial weights and dropout. The same seed and calls give the same weights; with the same steps, the same masks, eager or captured. */
+export function manualSeed(value: number): void {
+  if (!Number.isInteger(value) || value < 0 || value >= 2 ** 32) throw new EggError("usage", `[tensor] manualSeed: ${value} is not a whole number from 0 to 4294967295.`);
+  seed = value;
+  step = 0;
+  stream = 0;
+  initial = 0;
+}
+
+/** The stream of the next random weights (nn-init.ts), counted since the seed was set. */
+export function initialStream(): { seed: number; stream: number } {
+  return { seed, stream: initial++ };
+}
+
+/** The next call's stream in this step. `set` puts the counter back, so that a part can be computed again. */
+export function randomStream(): { seed: number; step: number; stream: number } {
+  return { seed, step, stream: stream++ };
+}
+
+export function streamCounter(set?: number): number {
+  if (set !== undefined) stream = set;
+  return stream;
+}
+
+/** The number of the training step, for checkpoints. `set` goes on from another one. */
+export function trainingStep(set?: number): number {
+  if (set !== undefined) step = set;
+  return step;
+}
+
+/** A training step is over: the next one draws other masks. @returns the step's number */
+export function nextStep(): number {
+  stream = 0;
+  return step++;
+}

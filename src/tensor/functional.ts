@@ -1,0 +1,120 @@
+// Functions over tensors, by PyTorch's names: what models and losses are made of. Stateless; layers with weights are in nn.ts.
+// Not the operations themselves (ops-*.ts). Read next: nn.ts, program.ts.
+import { EggError } from "../errors.ts";
+import type { ActivationName } from "../native/instructions.ts";
+import { beyond } from "./memory.ts";
+import * as heads from "./ops-attention.ts";
+import * as element from "./ops-elementwise.ts";
+import * as model from "./ops-model.ts";
+import { around, emitCopy } from "./ops-shape.ts";
+import { checkpoint as recompute, refuse } from "./tape.ts";
+import { computeType, run, Tensor, type Parameter } from "./tensor.ts";
+import { bytesOf } from "./value.ts";
+
+/** act(x w^T + b): x (..., in), w (out, in), b (out) -> (..., out). */
+export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null, activation: ActivationName = "none"): Tensor {
+  return run(model.linear, bias ? [x, weight, bias] : [x, weight], { activation, compute: computeType() });
+}
+
+/** Rows of a table: ids (...) i32, table (V, D) -> (..., D). An id out of range is an EggError("data") when it is run. */
+export function embedding(ids: Tensor, table: Tensor): Tensor {
+  return run(model.embedding, [ids, table], null);
+}
+
+/** (x - mean) / sqrt(variance + eps) * weight + bias over the last axis. */
+export function layerNorm(x: Tensor, weight?: Tensor | null, bias?: Tensor | null, eps = 1e-5): Tensor {
+  if (bias && !weight) throw new EggError("usage", "[tensor] layerNorm: a bias without a weight.");
+  return run(model.norm, [x, weight, bias].filter((each) => each != null), { mode: "layer", eps, bias: bias != null });
+}
+
+/** x / sqrt(mean(x^2) + eps) * weight over the last axis. */
+export function rmsNorm(x: Tensor, weight?: Tensor | null, eps = 1e-5): Tensor {
+  return run(model.norm, weight ? [x, weight] : [x], { mode: "rms", eps, bias: false });
+}
+
+/** act(gate) * up. */
+export function gated(gate: Tensor, up: Tensor, activation: ActivationName): Tensor {
+  return run(element.activate, [gate, up], { activation });
+}
+
+/** silu(gate) * up. */
+export function swiglu(gate: Tensor, up: Tensor): Tensor {
+  return gated(gate, up, "silu");
+}
+
+/** act(gate) * up, with gate and up side by side in each row: (..., 2n) -> (..., n). */
+export function gatedPacked(x: Tensor, activation: ActivationName): Tensor {
+  return run(element.gatedPacked, [x], { activation });
+}
+
+/** Zeroes each element with probability p and scales the others by 1 / (1 - p); only while training. */
+export function dropout(x: Tensor, p: number, training: boolean): Tensor {
+  return training && p !== 0 ? run(element.dropout, [x], { p, random: element.nextRandom() }) : x;
+}
+
+export interface RopeSettings { base?: number; offset?: number; pairs?: "interleaved" | "half" }
+const ropeOptions = ({ base = 10000, offset = 0, pairs = "interleaved" }: RopeSettings): heads.RopeOptions => ({ base, offset, pairs });
+
+/** Rotary positions: x (B, T, H, d); position of x[:, t] is offset + t. */
+export function rope(x: Tensor, settings: RopeSettings = {}): Tensor {
+  return run(heads.rope, [x], ropeOptions(settings));
+}
+
+/**
+ * Attention by head, without the matrix of scores: q (B, Tq, H, d), k and v (B, Tk, K, d) -> (B, Tq, H, d); query head i reads
+ * kv head floor(i / (H / K)). causal: query t sees keys 0 .. t + Tk - Tq. scale: 1 / sqrt(d) where not given.
+ * @param kvLength only that many keys count, of a cache with room for more
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: { causal?: boolean; scale?: number; kvLength?: number } = {}): Tensor {
+  return run(heads.attention, [q, k, v], { causal: options.causal ?? true, scale: options.scale ?? null, kvLength: options.kvLength ?? null });
+}
+
+/** Self-attention over packed rows [queries | keys | values] of all heads: (B, T, (H + 2K) d) -> (B, T, H d). */
+export function attentionPacked(x: Tensor, options: { heads: number; kvHeads?: number; causal?: boolean; scale?: number; rope?: RopeSettings | null }): Tensor {
+  return run(heads.attentionPacked, [x], {
+    heads: options.heads, kvHeads: options.kvHeads ?? options.heads, causal: options.causal ?? true, scale: options.scale ?? null, rope: options.rope ? ropeOptions(options.rope) : null,
+  });
+}
+
+interface LossOptions { ignoreIndex?: number; reduction?: "mean" | "sum" }
+
+/** -log softmax(logits)[target], mean or sum over targets that are not ignoreIndex: logits (..., C), targets (...) i32 -> (). */
+export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptions = {}): Tensor {
+  return run(model.crossEntropy, [logits, targets], { ignoreIndex: options.ignoreIndex ?? -100, mean: options.reduction !== "sum" });
+}
+
+/** crossEntropy(linear(x, weight), targets) with at most `chunk` rows of logits at a time: x (..., D), weight (V, D). */
+export function linearCrossEntropy(x: Tensor, weight: Tensor, targets: Tensor, options: LossOptions & { chunk?: number } = {}): Tensor {
+  // Rows enough for full tiles in every product, few enough that the logits stay in a cache.
+  const chunk = options.chunk ?? Math.max(64, Math.min(1024, Math.floor(2 ** 22 / Math.max(1, weight.shape[0] ?? 1) / 16) * 16));
+  return run(model.linearCrossEntropy, [x, weight, targets], { ignoreIndex: options.ignoreIndex ?? -100, mean: options.reduction !== "sum", chunk, compute: computeType() });
+}
+
+/** Mean of (a - b)^2. */
+export function mseLoss(a: Tensor, b: Tensor): Tensor {
+  return a.sub(b).square().mean();
+}
+
+/** destination.narrow(axis, start, n) = source, where n is source's size there. No gradient: for caches and other state. */
+export function assign(destination: Parameter, axis: number, start: number, source: Tensor): void {
+  const place = axis < 0 ? axis + destination.shape.length : axis;
+  const length = source.shape[place];
+  const room = destination.shape[place];
+  const fits = length !== undefined && room !== undefined && Number.isInteger(start) && start >= 0 && start + length <= room &&
+    destination.shape.length === source.shape.length && destination.shape.every((size, i) => i === place || size === source.shape[i]);
+  if (!fits || destination.dtype !== source.dtype) refuse("assign", [destination, source], `${source.dtype} does not go into ${destination.dtype} at ${start} of axis ${axis}`);
+  const whole = around(destination.shape, place);
+  const at = beyond(destination.place("assign"), start * whole.inner * bytesOf(source.dtype));
+  const width = length! * whole.inner;
+  emitCopy(source.place("assign"), at, [whole.outer, width], [width, 1], [whole.axis * whole.inner, 1], source.dtype);
+}
+
+/** action(...inputs), keeping only inputs and result; backward computes the inside again. Parameters used inside get gradients. */
+export function checkpoint(action: (...inputs: Tensor[]) => Tensor, ...inputs: Tensor[]): Tensor {
+  return recompute((shape, dtype) => new Tensor(shape, dtype), action, inputs, (value) => {
+    if (value.isPersistent || value.data !== null) return value as Tensor;
+    const copy = (value as Tensor).detach();
+    copy.requiresGrad = value.requiresGrad;
+    return copy;
+  });
+}

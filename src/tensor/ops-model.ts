@@ -1,0 +1,297 @@
+// The op table, part three: what models are made of: products, softmax, norms, embeddings, positions, losses.
+// Not attention (ops-attention.ts) and not the kernels (kernels/float). Read next: functional.ts, which calls them.
+import type { ActivationName, Operand, Values } from "../native/instructions.ts";
+import { emit } from "./device.ts";
+import { beyond } from "./memory.ts";
+import { needFloat } from "./ops-elementwise.ts";
+import { refuse, type Backward, type Operation } from "./tape.ts";
+import { bytesOf, product, sameShape, type Shape, type Value } from "./value.ts";
+
+/** A row-major matrix of a value: where, its rows and columns as stored. */
+interface Matrix { at: Operand; dtype: Value["dtype"]; cols: number }
+
+/** Whether f32 products round their inputs to bf16 (set by functional.ts: autocast). */
+export interface Computing { compute: "f32" | "bf16" }
+
+interface Gemm extends Partial<Values<"gemm">> { m: number; n: number; k: number }
+
+/** Emits C (=|+=) op(A) op(B) for dense row-major matrices, `batch` of them one behind the other. */
+function emitGemm(a: Matrix, b: Matrix, c: Operand, options: Gemm & { batch?: number; shareB?: boolean; sumOver?: boolean }): void {
+  const { m, n, k, ta = false, tb = false, batch = 1, shareB = false, ...rest } = options;
+  emit("gemm", {
+    a: a.at, b: b.at, c, m, n, k, lda: a.cols, ldb: b.cols, ldc: n, ta, tb, outer: 1, inner: batch, a_outer: 0, a_inner: batch === 1 ? 0 : m * k,
+    b_outer: 0, b_inner: batch === 1 || shareB ? 0 : k * n, c_outer: 0, c_inner: batch === 1 ? 0 : m * n, a_dtype: a.dtype, b_dtype: b.dtype, c_dtype: "f32", compute: "f32", activation: "none",
+    alpha: 1, beta: 0, ...rest,
+  });
+}
+
+interface Multiplying extends Computing { ta: boolean; tb: boolean }
+
+/** Sizes of op(a) op(b), over leading axes that both have. */
+function productSizes(inputs: readonly Value[], { ta, tb }: Multiplying): { batch: Shape; m: number; n: number; k: number } {
+  const [a, b] = inputs as [Value, Value];
+  if (inputs.some((input) => input.dtype === "i32")) refuse("matmul", inputs, `of type ${a.dtype} and ${b.dtype}; both must be f32 or bf16`);
+  if (a.shape.length < 2 || b.shape.length < 2) refuse("matmul", inputs, "both need two axes or more; reshape a vector to a row or column");
+  const [ar, ac] = a.shape.slice(-2) as [number, number];
+  const [br, bc] = b.shape.slice(-2) as [number, number];
+  const [m, k] = ta ? [ac, ar] : [ar, ac];
+  const [inner, n] = tb ? [bc, br] : [br, bc];
+  if (k !== inner) refuse("matmul", inputs, `inner sizes ${k} and ${inner} differ${ta || tb ? " (after transposing)" : ""}`);
+  const batch = a.shape.slice(0, -2);
+  if (!sameShape(batch, b.shape.slice(0, -2))) refuse("matmul", inputs, "leading axes must be the same");
+  return { batch, m, n, k };
+}
+
+const matrix = (value: Value, at: Operand): Matrix => ({ at, dtype: value.dtype, cols: value.shape.at(-1)! });
+
+/** op(a) op(b); t: the last two axes are swapped. */
+export const matmul: Operation<Multiplying> = {
+  name: "matmul",
+  shape(inputs, attributes) {
+    const { batch, m, n } = productSizes(inputs, attributes);
+    return [...batch, m, n];
+  },
+  forward(step) {
+    const { batch, m, n, k } = productSizes(step.inputs, step.attributes);
+    emitGemm(matrix(step.inputs[0]!, step.at(0)), matrix(step.inputs[1]!, step.at(1)), step.y, { ...step.attributes, m, n, k, batch: product(batch) });
+  },
+  backward(step) {
+    const { batch, m, n, k } = productSizes(step.inputs, step.attributes);
+    const { ta, tb, compute } = step.attributes;
+    const [a, b] = [matrix(step.inputs[0]!, step.at(0)), matrix(step.inputs[1]!, step.at(1))];
+    const dy: Matrix = { at: step.dy, dtype: "f32", cols: n };
+    const all = { batch: product(batch), compute };
+    if (step.needs(0)) {
+      const { at, accumulate } = step.into(0);
+      // d op(a) = dy op(b)^T, (m, k); where a is transposed, its transpose op(b) dy^T, (k, m)
+      if (ta) emitGemm(b, dy, at, { m: k, n: m, k: n, ta: tb, tb: true, beta: accumulate ? 1 : 0, ...all });
+      else emitGemm(dy, b, at, { m, n: k, k: n, ta: false, tb: !tb, beta: accumulate ? 1 : 0, ...all });
+    }
+    if (step.needs(1)) {
+      const { at, accumulate } = step.into(1);
+      // d op(b) = op(a)^T dy, (k, n); where b is transposed, dy^T op(a), (n, k)
+      if (tb) emitGemm(dy, a, at, { m: n, n: k, k: m, ta: true, tb: ta, beta: accumulate ? 1 : 0, ...all });
+      else emitGemm(a, dy, at, { m: k, n, k: m, ta: !ta, tb: false, beta: accumulate ? 1 : 0, ...all });
+    }
+  },
+};
+
+interface Linear extends Computing { activation: ActivationName }
+
+/** act(x w^T + b): x (..., in), w (out, in), b (out). */
+export const linear: Operation<Linear> = {
+  name: "linear",
+  shape(inputs) {
+    const [x, w, b] = inputs as [Value, Value, Value | undefined];
+    if (x.dtype === "i32" || w.dtype === "i32" || (b !== undefined && b.dtype !== "f32")) refuse("linear", inputs, `of type ${inputs.map((input) => input.dtype).join(" and ")}; x and w must be f32 or bf16, the bias f32`);
+    if (w.shape.length !== 2) refuse("linear", inputs, "a weight has the shape (out, in)");
+    if (x.shape.length < 1 || x.shape.at(-1) !== w.shape[1]) refuse("linear", inputs, `the last axis of x must be the weight's ${w.shape[1]} inputs`);
+    if (b !== undefined && !sameShape(b.shape, [w.shape[0]!])) refuse("linear", inputs, `the bias must have the shape (${w.shape[0]})`);
+    return [...x.shape.slice(0, -1), w.shape[0]!];
+  },
+  forward(step) {
+    const [x, w] = step.inputs as [Value, Value];
+    const [n, k] = w.shape as [number, number];
+    const { activation, compute } = step.attributes;
+    const pre = activation !== "none" && step.recording ? step.save("pre", step.output.bytes) : null;
+    emitGemm(matrix(x, step.at(0)), matrix(w, step.at(1)), step.y, {
+      m: product(x.shape.slice(0, -1)), n, k, tb: true, bias: step.inputs.length === 3 ? step.at(2) : null, pre, activation, compute,
+    });
+  },
+  backward(step) {
+    const { activation } = step.attributes;
+    if (activation === "none") return linearBackward(step, step.dy);
+    const [n] = step.inputs[1]!.shape as [number];
+    const rows = product(step.inputs[0]!.shape.slice(0, -1));
+    step.temporary(step.output.bytes, (dpre) => {
+      emit("activate_backward", { x: step.saved("pre"), dy: step.dy, dx: dpre, rows, width: n, x_stride: n, up_stride: n, y_stride: n, activation });
+      linearBackward(step, dpre);
+    });
+  },
+};
+
+function linearBackward(step: Backward<Linear>, dy: Operand): void {
+  const [x, w] = step.inputs as [Value, Value];
+  const [n, k] = w.shape as [number, number];
+  const m = product(x.shape.slice(0, -1));
+  const { compute } = step.attributes;
+  const gradient: Matrix = { at: dy, dtype: "f32", cols: n };
+  if (step.needs(2)) {
+    const { at, accumulate } = step.into(2);
+    emit("reduce", { x: dy, y: at, outer: 1, axis: m, inner: n, operation: "sum", alpha: 1, accumulate });
+  }
+  if (step.needs(1)) {
+    const { at, accumulate } = step.into(1);
+    emitGemm(gradient, matrix(x, step.at(0)), at, { m: n, n: k, k: m, ta: true, beta: accumulate ? 1 : 0, compute });
+  }
+  if (step.needs(0)) {
+    const { at, accumulate } = step.into(0);
+    emitGemm(gradient, matrix(w, step.at(1)), at, { m, n: k, k: n, beta: accumulate ? 1 : 0, compute });
+  }
+}
+
+/** rows x width of a value's last axis. */
+export function rowsOf(name: string, inputs: readonly Value[]): { rows: number; width: number } {
+  const width = inputs[0]!.shape.at(-1);
+  if (width === undefined) refuse(name, inputs, "a tensor without axes has no last one");
+  return { rows: product(inputs[0]!.shape.slice(0, -1)), width };
+}
+
+/** softmax of the last axis, or its logarithm. */
+export const softmax: Operation<{ mode: "softmax" | "log" }> = {
+  name: "softmax",
+  label: ({ mode }) => (mode === "log" ? "logSoftmax" : "softmax"),
+  shape(inputs) {
+    needFloat("softmax", inputs);
+    rowsOf("softmax", inputs);
+    return inputs[0]!.shape;
+  },
+  forward: (step) => emit("softmax", { x: step.at(0), y: step.y, ...rowsOf("softmax", step.inputs), mode: step.attributes.mode }),
+  backward(step) {
+    const { at, accumulate } = step.into(0);
+    emit("softmax_backward", { y: step.y, dy: step.dy, dx: at, ...rowsOf("softmax", step.inputs), mode: step.attributes.mode, accumulate });
+  },
+};
+
+interface Normalizing { mode: "layer" | "rms"; eps: number; bias: boolean }
+
+/** Inputs: x, then weight, then bias, as far as there are any. */
+export const norm: Operation<Normalizing> = {
+  name: "norm",
+  label: ({ mode }) => (mode === "layer" ? "layerNorm" : "rmsNorm"),
+  shape(inputs, { mode }) {
+    const name = mode === "layer" ? "layerNorm" : "rmsNorm";
+    needFloat(name, inputs);
+    const { width } = rowsOf(name, inputs);
+    for (const other of inputs.slice(1)) if (!sameShape(other.shape, [width])) refuse(name, inputs, `weight and bias must have the shape (${width})`);
+    return inputs[0]!.shape;
+  },
+  forward(step) {
+    const { rows, width } = rowsOf("norm", step.inputs);
+    const { mode, eps } = step.attributes;
+    emit("norm", {
+      x: step.at(0), weight: step.inputs.length > 1 ? step.at(1) : null, bias: step.inputs.length > 2 ? step.at(2) : null, y: step.y,
+      mean: step.recording && mode === "layer" ? step.save("mean", 4 * rows) : null, rstd: step.recording ? step.save("rstd", 4 * rows) : null, rows, width, mode, eps,
+    });
+  },
+  backward(step) {
+    const { rows, width } = rowsOf("norm", step.inputs);
+    const { mode } = step.attributes;
+    const common = { dy: step.dy, x: step.at(0), weight: step.inputs.length > 1 ? step.at(1) : null, mean: mode === "layer" ? step.saved("mean") : null, rstd: step.saved("rstd"), rows, width, mode };
+    // Weights are leaves as a rule and add up over batches, dx is new as a rule: their flags differ.
+    const dx = step.needs(0) ? step.into(0) : null;
+    const others = [1, 2].filter((i) => step.needs(i));
+    step.write(others, (places) => emit("norm_backward", {
+      ...common, dx: dx?.at ?? null, accumulate: dx?.accumulate ?? false,
+      dweight: others.includes(1) ? places[others.indexOf(1)]! : null, dbias: others.includes(2) ? places[others.indexOf(2)]! : null,
+    }));
+  },
+};
+
+/** Rows of a table: ids (...) i32, table (V, D) -> (..., D). */
+export const embedding: Operation<null> = {
+  name: "embedding",
+  shape(inputs) {
+    const [ids, table] = inputs as [Value, Value];
+    if (ids.dtype !== "i32" || table.dtype === "i32") refuse("embedding", inputs, `of type ${ids.dtype} and ${table.dtype}; ids must be i32, the table f32 or bf16`);
+    if (table.shape.length !== 2) refuse("embedding", inputs, "a table has the shape (vocabulary, width)");
+    return [...ids.shape, table.shape[1]!];
+  },
+  forward(step) {
+    const [vocabulary, width] = step.inputs[1]!.shape as [number, number];
+    emit("embed", { table: step.at(1), ids: step.at(0), y: step.y, rows: step.inputs[0]!.numel, vocabulary, width, dtype: step.inputs[1]!.dtype });
+  },
+  backward(step) {
+    const [vocabulary, width] = step.inputs[1]!.shape as [number, number];
+    const { at, accumulate } = step.into(1);
+    emit("embed_backward", { dy: step.dy, ids: step.at(0), dtable: at, rows: step.inputs[0]!.numel, vocabulary, width, accumulate });
+  },
+};
+
+interface Losing { ignoreIndex: number; mean: boolean }
+
+function lossSizes(name: string, inputs: readonly Value[], targets: Value, classes: number): { rows: number; classes: number } {
+  if (targets.dtype !== "i32") refuse(name, inputs, `targets must be i32, found ${targets.dtype}`);
+  if (!sameShape(targets.shape, inputs[0]!.shape.slice(0, -1))) refuse(name, inputs, "targets must have the shape of x without its last axis");
+  return { rows: targets.numel, classes };
+}
+
+/** Mean (over targets that count) or sum of -log softmax(logits)[target]: logits (..., C), targets (...) -> (). */
+export const crossEntropy: Operation<Losing> = {
+  name: "crossEntropy",
+  shape(inputs) {
+    needFloat("crossEntropy", inputs.slice(0, 1));
+    const { width } = rowsOf("crossEntropy", inputs);
+    lossSizes("crossEntropy", inputs, inputs[1]!, width);
+    return [];
+  },
+  forward(step) {
+    const { rows, classes } = lossSizes("crossEntropy", step.inputs, step.inputs[1]!, step.inputs[0]!.shape.at(-1)!);
+    const { ignoreIndex, mean } = step.attributes;
+    const divisor = mean ? step.save("count", 4) : null;
+    if (divisor !== null) emit("count_targets", { targets: step.at(1), count: divisor, rows, ignore_index: ignoreIndex });
+    emit("cross_entropy", {
+      logits: step.at(0), targets: step.at(1), divisor, lse: step.recording ? step.save("lse", 4 * rows) : null, loss: step.y, rows, classes, ignore_index: ignoreIndex, scale: 1,
+    });
+  },
+  backward(step) {
+    const { rows, classes } = lossSizes("crossEntropy", step.inputs, step.inputs[1]!, step.inputs[0]!.shape.at(-1)!);
+    const { ignoreIndex, mean } = step.attributes;
+    const { at, accumulate } = step.into(0);
+    emit("cross_entropy_backward", {
+      logits: step.at(0), targets: step.at(1), lse: step.saved("lse"), divisor: mean ? step.saved("count") : null, dy: step.dy, dlogits: at, rows, classes,
+      ignore_index: ignoreIndex, scale: 1, accumulate,
+    });
+  },
+};
+
+interface LinearLosing extends Losing, Computing { chunk: number }
+
+/**
+ * crossEntropy(x w^T, targets) a chunk of rows at a time, so that never more than chunk x V logits exist. The gradients come
+ * with the forward pass, while the logits are there, and wait.
+ */
+export const linearCrossEntropy: Operation<LinearLosing> = {
+  name: "linearCrossEntropy",
+  shape(inputs) {
+    const [x, w, targets] = inputs as [Value, Value, Value];
+    needFloat("linearCrossEntropy", [x]);
+    if (w.dtype === "i32" || w.shape.length !== 2 || x.shape.at(-1) !== w.shape[1]) refuse("linearCrossEntropy", inputs, "w must be (V, D) for x (..., D)");
+    lossSizes("linearCrossEntropy", [x], targets, w.shape[0]!);
+    return [];
+  },
+  forward(step) {
+    const [x, w, targets] = step.inputs as [Value, Value, Value];
+    const [classes, width] = w.shape as [number, number];
+    const { ignoreIndex, mean, chunk, compute } = step.attributes;
+    const rows = targets.numel;
+    const dx = step.recording && x.requiresGrad ? step.save("dx", x.bytes) : null;
+    const dw = step.recording && w.requiresGrad ? step.save("dw", 4 * w.numel) : null;
+    const divisor = mean ? step.save("count", 4) : null;
+    if (divisor !== null) emit("count_targets", { targets: step.at(2), count: divisor, rows, ignore_index: ignoreIndex });
+    if (rows === 0) emit("fill", { y: step.y, count: 1, value: 0 });
+    if (rows === 0 && dw !== null) emit("fill", { y: dw, count: w.numel, value: 0 });
+    step.temporary(4 * Math.min(chunk, rows) * classes, (logits) => {
+      const dense: Matrix = { at: logits, dtype: "f32", cols: classes };
+      for (let first = 0; first < rows; first += chunk) {
+        const count = Math.min(chunk, rows - first);
+        const part: Matrix = { at: beyond(step.at(0), first * width * bytesOf(x.dtype)), dtype: x.dtype, cols: width };
+        const accumulate = first > 0;
+        emitGemm(part, matrix(w, step.at(1)), logits, { m: count, n: classes, k: width, tb: true, compute });
+        emit("cross_entropy", {
+          logits, targets: beyond(step.at(2), 4 * first), divisor, loss: step.y, dlogits: dx === null && dw === null ? null : logits, rows: count, classes,
+          ignore_index: ignoreIndex, scale: 1, accumulate,
+        });
+        if (dx !== null) emitGemm(dense, matrix(w, step.at(1)), beyond(dx, 4 * first * width), { m: count, n: width, k: classes, compute });
+        if (dw !== null) emitGemm(dense, part, dw, { m: classes, n: width, k: count, ta: true, beta: accumulate ? 1 : 0, compute });
+      }
+    });
+  },
+  backward(step) {
+    for (const [i, name] of ["dx", "dw"].entries()) {
+      if (!step.needs(i)) continue;
+      const { at, accumulate } = step.into(i);
+      emit("binary", { a: step.saved(name), b: step.dy, y: at, rows: 1, cols: step.inputs[i]!.numel, operation: "multiply", broadcast: "scalar", alpha: 1, accumulate });
+    }
+  },
+};

@@ -1,0 +1,201 @@
+// What an operation works on: shape, type, and where the numbers are (JavaScript memory, a step's memory, or for good).
+// Not the user's class (tensor.ts) and not how gradients flow (tape.ts). Read next: ops.ts.
+import { EggError } from "../errors.ts";
+import type { DtypeName, Operand } from "../native/instructions.ts";
+import { capturing, currentScope, emit, flush, persistent, upload, type Life, type Recorder, type Scope } from "./device.ts";
+import type { Buffer } from "./memory.ts";
+
+export type Shape = readonly number[];
+export type Data = Float32Array | Int32Array | Uint16Array;
+
+/** Kernels count elements in 32 bits. */
+const elements_max = 2 ** 32 - 1;
+
+export const bytesOf = (dtype: DtypeName): number => (dtype === "bf16" ? 2 : 4);
+export const show = (shape: Shape): string => `(${shape.join(", ")})`;
+export const product = (shape: Shape): number => shape.reduce((a, b) => a * b, 1);
+export const sameShape = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((size, i) => size === b[i]);
+
+/** An array of a type, zeros, in memory that does not move. */
+export function emptyData(dtype: DtypeName, count: number): Data {
+  const buffer = new ArrayBuffer(count * bytesOf(dtype));
+  return dtype === "f32" ? new Float32Array(buffer) : dtype === "i32" ? new Int32Array(buffer) : new Uint16Array(buffer);
+}
+
+/** @throws EggError("usage") for a shape that is none, or too large */
+export function checkShape(op: string, shape: Shape): void {
+  if (!shape.every((size) => Number.isInteger(size) && size >= 0)) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} is not a shape; sizes are whole numbers from 0.`);
+  if (product(shape) > elements_max) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} has more than ${elements_max.toLocaleString("en")} elements.`);
+}
+
+/** What made a value, for messages and profiles. */
+export interface Origin { readonly op: string; readonly shapes: readonly Shape[] }
+const describe = ({ op, shapes }: Origin): string => (shapes.length === 0 ? op : `${op} of ${shapes.map(show).join(" and ")}`);
+
+/** A dense row-major array. Subclassed by Tensor only, for methods. */
+export class Value {
+  readonly shape: Shape;
+  readonly dtype: DtypeName;
+  /** Numbers in JavaScript memory; null where they are native. */
+  data: Data | null = null;
+  /** Native memory, `delta` bytes in. */
+  buffer: Buffer | null = null;
+  #scope: Scope | null = null;
+  #life: Life | null = null;
+  /** Gradients flow to it: it is a leaf that asked for them, or was made from one. */
+  requiresGrad = false;
+  /** On the tape: an operation's result. */
+  onTape = false;
+  origin: Origin = { op: "tensor", shapes: [] };
+  /** A backward pass has used up what made it. */
+  spent = false;
+  /** Where a persistent leaf's gradient is summed; `fresh`: it counts as zeros, and the next backward writes instead of adding. */
+  gradient: { at: Operand; fresh: boolean } | null = null;
+  #uploaded: { at: Operand; owner: Life | Recorder } | null = null;
+
+  constructor(shape: Shape, dtype: DtypeName) {
+    this.shape = shape;
+    this.dtype = dtype;
+  }
+
+  /** The scope that the memory dies with; null: never. */
+  get scope(): Scope | null {
+    return this.#scope;
+  }
+
+  set scope(scope: Scope | null) {
+    this.#scope = scope;
+    this.#life = scope?.life ?? null;
+  }
+
+  get numel(): number {
+    return product(this.shape);
+  }
+
+  get bytes(): number {
+    return this.numel * bytesOf(this.dtype);
+  }
+
+  /** Native memory of its own, for good; not a result that only looks at such memory. */
+  get isPersistent(): boolean {
+    return this.buffer !== null && this.#scope === null && !this.onTape;
+  }
+
+  /**
+   * Where instructions find the numbers; copies them there first if they are in JavaScript memory.
+   * @param op who asks, for messages
+   * @throws EggError("usage") where the value died with its step
+   */
+  place(op: string): Operand {
+    if (this.data !== null) {
+      const owner = capturing() ?? currentScope().life;
+      const known = this.#uploaded;
+      if (known !== null && known.owner === owner) return known.at;
+      const at = upload(this.data);
+      this.#uploaded = { at, owner };
+      return at;
+    }
+    this.checkAlive(op);
+    return this.buffer!;
+  }
+
+  checkAlive(op: string): void {
+    if (this.data !== null || this.#life === null || this.#life.alive) {
+      if (this.data === null && this.buffer === null) throw new EggError("usage", `[tensor] ${op}: a tensor ${show(this.shape)} was released.`);
+      return;
+    }
+    throw new EggError("usage", `[tensor] ${op}: ${describe(this.origin)}, a result ${show(this.shape)}, died at ${this.#life.ended}.`, {
+      hint: "Results live until backward() or the end of noGrad(() => ...). Read them before, with item() or toArray(), or return them from noGrad.",
+    });
+  }
+
+  /** The numbers, flat and row-major, as a copy. bf16 comes as f32. */
+  read(op: string): Float32Array | Int32Array {
+    if (capturing() !== null) throw new EggError("usage", `[tensor] ${op}: values cannot be read while a program is captured; return the tensor and read it after a run.`);
+    const data = emptyData(this.dtype, this.numel);
+    if (this.data !== null) data.set(this.data);
+    else {
+      this.checkAlive(op);
+      flush();
+      if (data.length > 0) arenaOf(this.buffer!).read(this.buffer!.offset, data);
+    }
+    if (!(data instanceof Uint16Array)) return data;
+    const words = new Uint32Array(data.length);
+    for (let i = 0; i < words.length; i++) words[i] = data[i]! << 16;
+    return new Float32Array(words.buffer);
+  }
+
+  /** Overwrites the numbers. @throws EggError("usage") where the count does not fit */
+  write(op: string, values: Data): void {
+    if (values.length !== this.numel || bytesOf(this.dtype) !== values.BYTES_PER_ELEMENT) {
+      throw new EggError("usage", `[tensor] ${op}: ${values.length} values of ${values.BYTES_PER_ELEMENT} bytes for a ${this.dtype} tensor ${show(this.shape)}.`);
+    }
+    if (this.data !== null) {
+      this.data.set(values);
+      this.#uploaded = null;
+      return;
+    }
+    if (capturing() !== null) throw new EggError("usage", `[tensor] ${op}: values cannot be written while a program is captured.`);
+    this.checkAlive(op);
+    flush();
+    if (values.length > 0) arenaOf(this.buffer!).write(this.buffer!.offset, values);
+  }
+
+  /** Why it cannot be differentiated, or "". */
+  whyNoBackward(): string {
+    if (this.spent) return `the graph of ${describe(this.origin)} was used up by an earlier backward()`;
+    return this.onTape ? "" : `${describe(this.origin)}, a tensor ${show(this.shape)}, was not computed from tensors that require gradients`;
+  }
+}
+
+function arenaOf(buffer: Buffer) {
+  if (buffer.block === null) throw new EggError("usage", "[tensor] this tensor is part of a program's plan and has no values of its own.");
+  return buffer.block.arena;
+}
+
+/** Native memory of its own for a value, outside every step. */
+export function makePersistent(value: Value): void {
+  flush(); // what was queued may still use memory that was given back
+  value.buffer = persistent.take(value.bytes);
+  value.buffer.block!.clear(value.buffer);
+  value.scope = null;
+}
+
+/** Persistent values whose gradients count as zeros. */
+const fresh = new Set<Value>();
+
+/** Where a persistent value's gradient is kept: at the same place in the gradients' arena. */
+export function gradientOf(value: Value): { at: Operand; fresh: boolean } {
+  if (value.gradient !== null) return value.gradient;
+  // A program adds to what it finds, unless it says zeroGrad itself: the arena is zeros.
+  value.gradient = { at: { arena: value.buffer!.block!.mirror("gradients").handle, offset: value.buffer!.offset }, fresh: capturing() === null };
+  if (value.gradient.fresh) fresh.add(value);
+  return value.gradient;
+}
+
+/** From now on the gradient counts as zeros, or (false) as what its memory holds. */
+export function setFresh(value: Value, is: boolean): void {
+  gradientOf(value).fresh = is;
+  if (is) fresh.add(value);
+  else fresh.delete(value);
+}
+
+/** Makes a gradient real that only counts as zeros, for who reads it. */
+export function settleGradient(value: Value): void {
+  if (gradientOf(value).fresh && value.numel > 0) emit("fill", { y: value.gradient!.at, count: value.numel, value: 0 });
+  setFresh(value, false);
+}
+
+/** The same for all: a program begins and ends with real gradients. */
+export function settleGradients(): void {
+  for (const value of [...fresh]) settleGradient(value);
+}
+
+/** Gives a persistent value's memory back. */
+export function releasePersistent(value: Value): void {
+  flush();
+  persistent.give(value.buffer!);
+  value.buffer = null;
+  value.gradient = null;
+  fresh.delete(value);
+}
