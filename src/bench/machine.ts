@@ -20,6 +20,10 @@ export interface Hardware {
   cores: number;
   /** Cores proper, where the system tells. */
   physical_cores: number | null;
+  /** Kinds of cores where there are several, the fastest first: logical cores of each. */
+  core_kinds: { name: string; cores: number }[];
+  /** Names of the instruction sets that matter to kernels, as the system spells them. */
+  features: string[];
   /** Data caches, the smallest first. */
   caches: Cache[];
   memory_bytes: number;
@@ -33,7 +37,7 @@ export function hardware(): Hardware {
   return { ...common, ...(process.platform === "darwin" ? fromSysctl(sysctl) : fromProc("/")) };
 }
 
-type Details = Pick<Hardware, "cpu" | "physical_cores" | "caches" | "memory_bytes" | "governor">;
+type Details = Pick<Hardware, "cpu" | "physical_cores" | "core_kinds" | "features" | "caches" | "memory_bytes" | "governor">;
 
 /** Linux: /proc and /sys under `root`. What a system does not tell is null, empty or "unknown". */
 export function fromProc(root: string): Details {
@@ -62,10 +66,31 @@ export function fromProc(root: string): Details {
   return {
     cpu: field(processors[0], "model name") ?? arm ?? "unknown",
     physical_cores: places.size === 0 ? null : places.size,
+    core_kinds: kindsOfCores(read, processors.map((block) => ({ cpu: field(block, "processor")!, part: field(block, "CPU part") }))),
+    features: ofKernels((field(processors[0], "flags") ?? field(processors[0], "Features") ?? "").split(/\s+/)),
     caches: caches.sort((a, b) => a.level - b.level),
     memory_bytes: Number(/^MemTotal:\s+(\d+) kB$/m.exec(read("proc/meminfo"))?.[1] ?? 0) * 1024,
     governor: read("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").trim() || null,
   };
+}
+
+/** Vectors, and what multiplies or loads for them: one in ten of what a system lists. */
+function ofKernels(names: readonly string[]): string[] {
+  return names.filter((name) => /^(?:sse|ssse|avx|fma|f16c|bmi|amx|asimd|neon|sve|sme|i8mm|bf16|fphp|fp$|svei8mm|svebf16|smei|smef|smeb|AVX|SSE|FMA|F16C|BMI|FEAT_)/.test(name));
+}
+
+/** Linux: Intel names its two kinds; ARM gives each core a part number and a capacity; others have one kind. */
+function kindsOfCores(read: (file: string) => string, processors: readonly { cpu: string; part: string | undefined }[]): Hardware["core_kinds"] {
+  const intel = [["performance", "cpu_core"], ["efficiency", "cpu_atom"]].map(([name, folder]) => ({ name: name!, list: read(`sys/devices/${folder}/cpus`) }));
+  if (intel.every(({ list }) => list.trim() !== "")) return intel.map(({ name, list }) => ({ name, cores: countList(list) }));
+  const kinds = new Map<string, { cores: number; capacity: number }>();
+  for (const { cpu, part } of processors) {
+    const capacity = Number(read(`sys/devices/system/cpu/cpu${cpu}/cpu_capacity`));
+    const key = [part === undefined ? "" : `part ${part}`, capacity === 0 ? "" : `capacity ${capacity}`].filter((text) => text !== "").join(", ");
+    kinds.set(key, { cores: (kinds.get(key)?.cores ?? 0) + 1, capacity });
+  }
+  if (kinds.size < 2) return [];
+  return [...kinds].sort(([, a], [, b]) => b.capacity - a.capacity).map(([name, { cores }]) => ({ name, cores }));
 }
 
 /** Members of a list such as "0-3,8". */
@@ -87,11 +112,16 @@ export function fromSysctl(read: (name: string) => string): Details {
   return {
     cpu: read("machdep.cpu.brand_string") || "unknown",
     physical_cores: number("hw.physicalcpu") || null,
+    core_kinds: number("hw.nperflevels") < 2 ? [] : Array.from({ length: number("hw.nperflevels") }, (_, i) => ({ name: read(`hw.perflevel${i}.name`) || `level ${i}`, cores: number(`hw.perflevel${i}.logicalcpu`) })),
+    features: [...ofKernels(`${read("machdep.cpu.features")} ${read("machdep.cpu.leaf7_features")}`.split(/\s+/)), ...armFeatures.filter((name) => number(`hw.optional.arm.${name}`) === 1)],
     caches: caches.filter(({ bytes }) => bytes > 0),
     memory_bytes: number("hw.memsize"),
     governor: null,
   };
 }
+
+/** Asked for one by one: macOS has no list of them. */
+const armFeatures = ["FEAT_FP16", "FEAT_DotProd", "FEAT_BF16", "FEAT_I8MM", "FEAT_SME", "FEAT_SME2"];
 
 function sysctl(name: string): string {
   const run = Bun.spawnSync(["/usr/sbin/sysctl", "-n", name], { stdin: "ignore", stderr: "ignore" });

@@ -1,5 +1,5 @@
 // What a benchmark comes to: the object that --json prints, its reading back, and the comparison of two.
-// Nothing is measured here. Read next: ladder.ts and training.ts, which fill it; tables.ts, which shows it.
+// Nothing is measured here. Read next: int8.ts, float.ts, ladder.ts and training.ts, which fill it; tables.ts, which shows it.
 import { readFileSync } from "node:fs";
 import { EggError } from "../errors.ts";
 import type { Hardware } from "./machine.ts";
@@ -32,6 +32,13 @@ export interface Result {
   ceiling: number | null;
   ok: boolean | null;
   parameters: Record<string, number>;
+  /** Slowest and fastest sample, where they are told. */
+  min?: number;
+  max?: number;
+  /** Largest deviation from the same in f64, as a share of the largest value. */
+  error?: number;
+  /** Which code ran, as it told itself. */
+  ran?: string;
 }
 
 export interface Peak {
@@ -41,7 +48,7 @@ export interface Peak {
 
 export interface Report {
   schema_version: number;
-  what: "int8" | "step";
+  what: "int8" | "step" | "float" | "ladder";
   egg: string;
   commit: string | null;
   machine: Hardware;
@@ -52,11 +59,15 @@ export interface Report {
   tier: string;
   threads: number;
   clock_ghz: number;
-  /** Multiply-adds a second of the tier's own instruction on registers alone: first and last measurement. */
+  /** What `peak` counts a second: multiply-adds of int8 (where it is not told), or multiplications and additions of f32. */
+  peak_unit?: "MAC/s" | "FLOP/s";
+  /** The tier's own instruction on registers alone: first and last measurement. */
   peak: { one_thread: Peak; all_threads: Peak };
   /** False where the peak moved by more than the tolerance around some result. */
   steady: boolean;
   results: Result[];
+  /** What could not be measured here, and why. */
+  unavailable?: { id: string; reason: string }[];
   /** `egg bench step` only: the whole of it. */
   step?: StepReport;
 }
@@ -82,9 +93,9 @@ export function readReport(file: string): Report {
   try {
     report = JSON.parse(readFileSync(file, "utf8")) as Partial<Report> | null;
   } catch (error) {
-    wrong(error instanceof SyntaxError ? "is not JSON" : `cannot be read: ${(error as NodeJS.ErrnoException).code}`, "Name a file that egg bench int8 --json or egg bench step --json wrote.");
+    wrong(error instanceof SyntaxError ? "is not JSON" : `cannot be read: ${(error as NodeJS.ErrnoException).code}`, "Name a file that egg bench int8, float, ladder or step wrote with --json.");
   }
-  if (typeof report !== "object" || report === null || !("schema_version" in report)) wrong("is no benchmark", "Name a file that egg bench int8 --json or egg bench step --json wrote.");
+  if (typeof report !== "object" || report === null || !("schema_version" in report)) wrong("is no benchmark", "Name a file that egg bench int8, float, ladder or step wrote with --json.");
   const { schema_version: version, results } = report!;
   if (version !== schemaVersion) wrong(`has schema version ${JSON.stringify(version)}, this egg reads ${schemaVersion}`, "Measure again with the same version of egg on both sides.");
   const whole = Array.isArray(results) && results.every((result) => typeof result?.id === "string" && Number.isFinite(result.rate)) && typeof report!.machine === "object";

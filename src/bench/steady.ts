@@ -1,11 +1,38 @@
 // Sets figures against the peak, measured in the same process just before and just after: a ratio counts only while the
-// machine is what it was. Which figures: ladder.ts.
+// machine is what it was. Which figures: int8.ts, float.ts, ladder.ts.
 import { EggError } from "../errors.ts";
 import type { Context } from "../native/machine.ts";
-import type { Figure, Section } from "./ladder.ts";
 import type { Peak, Result } from "./report.ts";
 import { percent } from "./tables.ts";
-import { measure, type Measured, type Patience } from "./windows.ts";
+import { measure, type BenchShape, type Measured, type Patience, type Rates } from "./windows.ts";
+
+/** One figure, not yet set against the peak. */
+export interface Figure extends Omit<Result, "rate" | "median" | "p98" | "spread" | "samples" | "min" | "max" | "ratio" | "cpu_ratio" | "ok"> {
+  rates: Rates;
+  /** A thread's rate by CPU time; null where the rate is that already, or is none. */
+  perCpuSecond: number | null;
+  /** What the peak counts, in one unit: multiply-adds, or f32 multiplications and additions; 0 where the peak is no measure. */
+  macs: number;
+  /** The ratio, where it is not one to the peak. */
+  ratio: number | null;
+  /** The same by CPU time. */
+  cpuRatio?: number;
+}
+
+/** Something to measure: its id is known before. */
+export interface Item {
+  id: string;
+  /** Whether all threads work, so that their peak matters. */
+  all: boolean;
+  /** Null where it turns out that it cannot be measured. */
+  run(): Promise<Figure | null>;
+}
+
+export interface Section {
+  name: string;
+  title: string;
+  items: Item[];
+}
 
 /** Peaks that differ by more say that something else was measured. */
 const tolerance = 0.03;
@@ -18,10 +45,13 @@ export interface Peaks {
   all: Measured;
 }
 
-/** The tier's multiply-adds a second on registers alone, on one thread and on all. */
-export function measurePeaks(context: Context, patience: Patience): Peaks {
-  const one = measure(context, { what: "peak" }, false, patience);
-  return { one, all: context.threads === 1 ? one : measure(context, { what: "peak" }, true, patience) };
+/** What the figures of a report are shares of: multiply-adds of int8, or f32 multiplications and additions. */
+export type PeakKind = Extract<BenchShape["what"], "peak" | "multiply_add">;
+
+/** The tier's rate on registers alone, on one thread and on all. */
+export function measurePeaks(context: Context, patience: Patience, what: PeakKind = "peak"): Peaks {
+  const one = measure(context, { what }, false, patience);
+  return { one, all: context.threads === 1 ? one : measure(context, { what }, true, patience) };
 }
 
 /** How far two rates lie apart, as a share of the larger. */
@@ -55,10 +85,10 @@ export interface Outcome {
  * Measures the sections in turn, each between two peaks; again where those differ by more than the tolerance.
  * @param strict after the third attempt throw EggError("resources"), or else warn after the first and go on
  */
-export async function measureSections(sections: readonly Section[], context: Context, patience: Patience, strict: boolean, listener: Listener): Promise<Outcome> {
+export async function measureSections(sections: readonly Section[], context: Context, patience: Patience, strict: boolean, listener: Listener, kind: PeakKind = "peak"): Promise<Outcome> {
   const peaks = (): Peaks => {
     listener.measuring("peak");
-    return measurePeaks(context, patience);
+    return measurePeaks(context, patience, kind);
   };
   const first = peaks();
   let before = first;
@@ -88,7 +118,8 @@ export async function measureSections(sections: readonly Section[], context: Con
       for (const { id, run } of items) {
         listener.measuring(id);
         await turn();
-        figures.push(await run());
+        const figure = await run();
+        if (figure !== null) figures.push(figure);
       }
       return figures;
     });
@@ -100,7 +131,7 @@ export async function measureSections(sections: readonly Section[], context: Con
 
 /** A figure with its ratio to the mean of the peaks around it; to the larger where they disagree: the other was disturbed. */
 function finished(figure: Figure, before: Peaks, after: Peaks): Result {
-  const { rates, perCpuSecond, macs, ratio: given, ...about } = figure;
+  const { rates, perCpuSecond, macs, ratio: given, cpuRatio = null, ...about } = figure;
   const peak = (of: (peaks: Peaks) => number): number =>
     apart(of(before), of(after)) > tolerance ? Math.max(of(before), of(after)) : (of(before) + of(after)) / 2;
   const many = about.threads > 1;
@@ -114,7 +145,7 @@ function finished(figure: Figure, before: Peaks, after: Peaks): Result {
     rate: about.unit.endsWith("/s") ? rates.p98 : rates.median,
     ...rates,
     ratio,
-    cpu_ratio: macs === 0 || perCpuSecond === null ? null : (perCpuSecond * macs) / cpuPeak,
+    cpu_ratio: macs === 0 || perCpuSecond === null ? cpuRatio : (perCpuSecond * macs) / cpuPeak,
     ok: !limited || ratio === null ? null : ratio >= (about.floor ?? -Infinity) && ratio <= (about.ceiling ?? Infinity),
   };
 }

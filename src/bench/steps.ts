@@ -1,5 +1,5 @@
 // Whole training steps of a given shape, timed: the real trainer on random text. Not the learner with its data, which
-// `egg bench step` measures (training.ts). Read next: ladder.ts.
+// `egg bench step` measures (training.ts). Read next: int8.ts.
 import { NativeModel, NativeTrainer, type ModelShape } from "../native/int8.ts";
 import type { Context } from "../native/machine.ts";
 import { summarize, type Measured, type Rates } from "./windows.ts";

@@ -7,8 +7,8 @@ import type { Hardware } from "./machine.ts";
 import type { Comparison, Report, Result } from "./report.ts";
 
 /** What was measured on what, above the tables. */
-export function heading({ egg, commit, machine, date, tier, threads, clock_ghz, peak, steady, command }: Report): string {
-  const moved = ({ before, after }: { before: number; after: number }): string => `${rate(before, "MAC/s")} before, ${rate(after, "MAC/s")} after`;
+export function heading({ egg, commit, machine, date, tier, threads, clock_ghz, peak, peak_unit = "MAC/s", steady, command }: Report): string {
+  const moved = ({ before, after }: { before: number; after: number }): string => `${rate(before, peak_unit)} before, ${rate(after, peak_unit)} after`;
   const rows = [
     ["command", `${command}   (${date})`],
     ["egg", `${egg}${commit === null ? "" : ` (${commit.slice(0, 12)})`}`],
@@ -22,8 +22,9 @@ export function heading({ egg, commit, machine, date, tier, threads, clock_ghz, 
   return rows.map(([label, value]) => `${label!.padEnd(9)}${value}\n`).join("");
 }
 
-export function machineText({ cpu, cores, physical_cores, caches, memory_bytes, os, arch }: Hardware): string {
-  const proper = physical_cores === null || physical_cores === cores ? "" : ` (${physical_cores} proper)`;
+export function machineText({ cpu, cores, physical_cores, core_kinds, caches, memory_bytes, os, arch }: Hardware): string {
+  const kinds = core_kinds?.length > 0 ? core_kinds.map((kind) => `${kind.cores} ${kind.name}`).join(", ") : physical_cores === null || physical_cores === cores ? "" : `${physical_cores} proper`;
+  const proper = kinds === "" ? "" : ` (${kinds})`;
   const levels = caches.map(({ level, bytes }) => `L${level} ${formatBytes(bytes)}`).join(", ");
   return `${cpu}, ${cores} ${cores === 1 ? "core" : "cores"}${proper}, ${levels === "" ? "" : `${levels}, `}${formatBytes(memory_bytes)}; ${os}, ${arch}`;
 }
@@ -49,7 +50,7 @@ export function table(title: string, results: readonly Result[], colors: Colors)
 }
 
 /** Texts in columns, to the right except where `left` says otherwise. */
-function grid(rows: readonly string[][], left: readonly number[]): string[] {
+export function grid(rows: readonly string[][], left: readonly number[]): string[] {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   return rows.map((row) => `  ${row.map((text, column) => (left.includes(column) ? text.padEnd(widths[column]!) : text.padStart(widths[column]!))).join("  ")}`.trimEnd());
 }
@@ -80,7 +81,7 @@ export function withBars(results: readonly Result[]): Result[] {
 
 /** A header and a line for each result, every field in quotes. */
 export function csv({ results, tier, egg, date, machine }: Report): string {
-  const columns = ["id", "label", "unit", "threads", "rate", "median", "p98", "spread", "samples", "clock", "ratio", "cpu_ratio", "floor", "ceiling", "ok"] as const;
+  const columns = ["id", "label", "unit", "threads", "rate", "median", "p98", "spread", "samples", "clock", "ratio", "cpu_ratio", "floor", "ceiling", "ok", "min", "max", "error", "ran"] as const;
   const quoted = (values: readonly unknown[]): string => `${values.map((value) => `"${String(value ?? "").replaceAll('"', '""')}"`).join(",")}\n`;
   const rows = results.map((result) => quoted([...columns.map((column) => result[column]), JSON.stringify(result.parameters), tier, machine.cpu, egg, date]));
   return quoted([...columns, "parameters", "tier", "cpu", "egg", "date"]) + rows.join("");
@@ -102,7 +103,7 @@ export function comparisonTable({ rows, onlyA, onlyB }: Comparison, names: [stri
 export function rate(value: number, unit: string): string {
   if (!unit.endsWith("/s")) return percent(value);
   const text = formatCount(value);
-  return /^(MAC|B)\/s$/.test(unit) && / /.test(text) ? `${text}${unit}` : `${text} ${unit}`;
+  return /^(MAC|FLOP|B)\/s$/.test(unit) && / /.test(text) ? `${text}${unit}` : `${text} ${unit}`;
 }
 
 /** A rate whose unit stands beside it already. */

@@ -1,5 +1,5 @@
 // `egg bench step`: the user's own config, with its own data and learner, for a few seconds. Nothing is saved, no run folder
-// is made. Not the ladder of kernels: ladder.ts. Read next: src/learners/learner.ts.
+// is made. Not the kernels alone: int8.ts. Read next: src/learners/learner.ts.
 import type { Config } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
 import { createLearner } from "../learners/create.ts";

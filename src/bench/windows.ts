@@ -1,10 +1,10 @@
 // Many short windows of one kernel: the fast ones show what it can do, whoever else uses the machine (the slow ones show
-// that somebody does). The loop inside a window is native (kernels/bench.zig). Which shapes: ladder.ts.
+// that somebody does). The loop inside a window is native (kernels/bench.zig). Which shapes: int8.ts, float.ts.
 import { call, emptyRecord, emptyWord, pack, unpack, type RecordOf } from "../native/abi.ts";
 import type { Context } from "../native/machine.ts";
 
 /** By their number in kernels/bench.zig. */
-const kinds = ["peak", "clock", "read", "matmul", "noise", "update"] as const;
+const kinds = ["peak", "clock", "read", "matmul", "noise", "update", "multiply_add", "dot_bf16", "scale", "add"] as const;
 
 export interface BenchShape {
   what: (typeof kinds)[number];
@@ -18,7 +18,7 @@ export interface BenchShape {
   /** Of the model whose matrices of this shape are updated. */
   hidden?: number;
   layers?: number;
-  /** Memory a thread (read). */
+  /** Memory a thread (read, scale, add). */
   kib?: number;
 }
 
@@ -30,6 +30,9 @@ export interface Rates {
   /** Distance between the quartiles, as a share of the median. */
   spread: number;
   samples: number;
+  /** The slowest and the fastest, where they are told. */
+  min?: number;
+  max?: number;
 }
 
 /** The same work by two clocks: wall time, and the CPU time of the threads that did it. */

@@ -1,13 +1,17 @@
 // `egg bench`: how fast the kernels and whole training are on this machine, as shares of what it can do; and two such
-// measurements side by side. Reads arguments and prints. What is measured: src/bench/ladder.ts and training.ts.
+// measurements side by side. Reads arguments and prints. What is measured: src/bench/int8.ts, float.ts, ladder.ts and training.ts.
 import fs from "node:fs";
+import path from "node:path";
 import { defineCommand, type CommandDef } from "citty";
 import { loadConfig } from "../config/load.ts";
-import { ladder, type Section } from "../bench/ladder.ts";
+import { int8Sections } from "../bench/int8.ts";
 import { hardware } from "../bench/machine.ts";
 import { svg } from "../bench/plot.ts";
+import { floatSections } from "../bench/float.ts";
+import { ladderBars, ladderGnuplot, ladderSvg, ladderTable, unavailableText } from "../bench/ladder-plot.ts";
+import { ladderSections } from "../bench/ladder.ts";
 import { compareReports, readReport, schemaVersion, type Report, type Result } from "../bench/report.ts";
-import { measureSections, type Listener, type Peaks } from "../bench/steady.ts";
+import { measureSections, type Listener, type Peaks, type Section } from "../bench/steady.ts";
 import { bars, comparisonTable, csv, heading, percent, table } from "../bench/tables.ts";
 import { measureTraining } from "../bench/training.ts";
 import { measure, type Patience } from "../bench/windows.ts";
@@ -29,6 +33,25 @@ const int8Args = {
   csv: { type: "boolean", description: "print comma-separated values" },
   plot: { type: "string", description: "draw the ratios to this SVG file as well", valueHint: "FILE" },
 } satisfies StrictArgs;
+const floatArgs = {
+  quick: { type: "boolean", description: "shorter samples and smaller arrays; only warns where the machine is not steady" },
+  seconds: { type: "string", kind: "number", min: 0.001, max: 600, description: "time for each figure; default: 1, with --quick 0.1", valueHint: "S" },
+  threads: { type: "string", kind: "integer", min: 1, max: 1024, description: "threads that are meant by all threads; default: one for each core", valueHint: "N" },
+  only: { type: "string", description: "measure these only, by id or its beginning, such as P7/f32,P7/attention", valueHint: "IDS" },
+  json: { type: "boolean", description: "print one line of JSON, which egg bench compare reads" },
+  csv: { type: "boolean", description: "print comma-separated values" },
+} satisfies StrictArgs;
+const ladderArgs = {
+  quick: { type: "boolean", description: "shorter samples, fewer sizes" },
+  seconds: { type: "string", kind: "number", min: 0.001, max: 600, description: "time for each figure; default: 0.5, with --quick 0.05", valueHint: "S" },
+  longest: { type: "string", kind: "number", min: 0.001, max: 3600, description: "leave out what takes longer for one run; default: 60, with --quick 1", valueHint: "S" },
+  threads: { type: "string", kind: "integer", min: 1, max: 1024, description: "threads of the levels that use all; default: one for each core", valueHint: "N" },
+  only: { type: "string", description: "measure these only, by id or its beginning, such as gemm/512,step", valueHint: "IDS" },
+  json: { type: "string", description: "write one line of JSON, which egg bench compare reads, to this file (-: print it)", valueHint: "FILE" },
+  csv: { type: "string", description: "write comma-separated values to this file (-: print them)", valueHint: "FILE" },
+  svg: { type: "string", description: "draw speed over size to this SVG file", valueHint: "FILE" },
+  gnuplot: { type: "string", description: "write a gnuplot file with the data in it", valueHint: "FILE" },
+} satisfies StrictArgs;
 const stepArgs = {
   config: { type: "string", alias: "c", description: "config file; without it the default preset", valueHint: "FILE" },
   set: { type: "string", description: "set one knob, such as trainer.population=64", valueHint: "PATH=VALUE", repeated: true },
@@ -44,6 +67,8 @@ const compareArgs = {
 
 export const commands: Record<string, { help: string; args: StrictArgs; run: (argv: string[]) => Promise<void> | void }> = {
   int8: { help: "the int8 kernels, from one matrix product to whole training steps, as shares of this CPU's peak (EGG_CPU=tier chooses other kernels)", args: int8Args, run: runInt8 },
+  float: { help: "the float kernels: products against the peak and the machine's own BLAS, attention, norms against the bandwidth", args: floatArgs, run: runFloat },
+  ladder: { help: "the same work from the textbook's loops to threads and the vendor's library: speed, share of the peak, error", args: ladderArgs, run: runLadder },
   step: { help: "your own config for a few seconds: speed, where the time goes, memory", args: stepArgs, run: runStep },
   compare: { help: "two measurements side by side: how much faster the second is", args: compareArgs, run: runCompare },
 };
@@ -97,19 +122,13 @@ async function runInt8(argv: string[]): Promise<void> {
   const seconds = values.seconds ?? (quick ? 0.1 : 1);
   const windows = { windows: 2000, seconds };
   const options = { context, hardware: hardware(), windows, steps: { seconds: 3 * seconds, longest: Math.min(4, 4 * seconds) }, sequence: quick ? 16 : 128 };
-  const sections = selected(ladder(options), values.only);
+  const sections = selected(int8Sections(options), values.only, ["peak"]);
   const common = about(context, argv, "int8", quick, windows);
   const { results, peak, peaks, steady } = await measureSections(sections, context, windows, !quick, listenerOn(terminal));
   terminal.draw("");
   const report: Report = { ...common, peak, steady, results: [...peakResults(context, peaks), ...results] };
 
-  if (values.plot !== undefined) {
-    try {
-      fs.writeFileSync(values.plot, svg(report));
-    } catch (error) {
-      throw new EggError("resources", `[bench] ${values.plot} cannot be written: ${(error as Error).message}.`, { hint: "Choose a folder that can be written to." });
-    }
-  }
+  if (values.plot !== undefined) writeFile(values.plot, svg(report));
   if (values.json || values.csv) {
     writeOut(values.json ? summaryJson(report) : csv(report));
     return;
@@ -119,16 +138,74 @@ async function runInt8(argv: string[]): Promise<void> {
   writeOut([heading(report), ...tables, bars(results, colors)].filter((text) => text !== "").join("\n"));
 }
 
+/** Writes a file; `-` prints it. */
+function writeFile(file: string, text: string): void {
+  try {
+    if (file === "-") writeOut(text);
+    else fs.writeFileSync(file, text);
+  } catch (error) {
+    throw new EggError("resources", `[bench] ${file} cannot be written: ${(error as Error).message}.`, { hint: "Choose a folder that can be written to." });
+  }
+}
+
+async function runFloat(argv: string[]): Promise<void> {
+  const { values } = parseArguments("bench float", floatArgs, argv);
+  if (values.json && values.csv) throw new EggError("usage", "--json and --csv exclude each other.");
+  const { quick } = values;
+  const terminal = createTerminal({ quiet: false });
+  const all = openContext(values.threads ?? 0);
+  const seconds = values.seconds ?? (quick ? 0.1 : 1);
+  const windows = { windows: 2000, seconds: seconds / 2 };
+  const { sections: every, unavailable } = floatSections({ all, one: all.threads === 1 ? all : openContext(1, all.tier), seconds, windows, quick });
+  const sections = selected(every, values.only);
+  const common = about(all, argv, "float", quick, windows);
+  const { results, peak, peaks, steady } = await measureSections(sections, all, windows, !quick, listenerOn(terminal), "multiply_add");
+  terminal.draw("");
+  const report: Report = { ...common, peak, peak_unit: "FLOP/s", steady, results: [...peakResults(all, peaks, "FLOP/s"), ...results], unavailable };
+  if (values.json || values.csv) {
+    writeOut(values.json ? summaryJson(report) : csv(report));
+    return;
+  }
+  const colors = colorsFor(1);
+  const tables = sections.map(({ title, items }) => table(title, results.filter(({ id }) => items.some((item) => item.id === id)), colors));
+  writeOut([heading(report), ...tables, bars(results, colors), unavailableText(report, colors)].filter((text) => text !== "").join("\n"));
+}
+
+async function runLadder(argv: string[]): Promise<void> {
+  const { values } = parseArguments("bench ladder", ladderArgs, argv);
+  const printed = [values.json, values.csv, values.svg, values.gnuplot].filter((file) => file === "-");
+  if (printed.length > 1) throw new EggError("usage", "Only one of --json, --csv, --svg and --gnuplot can be printed (-).");
+  const { quick } = values;
+  const terminal = createTerminal({ quiet: false });
+  const all = openContext(values.threads ?? 0);
+  const seconds = values.seconds ?? (quick ? 0.05 : 0.5);
+  const windows = { windows: 500, seconds: Math.min(seconds, 0.5) };
+  const { sections: every, unavailable } = ladderSections({ all, one: all.threads === 1 ? all : openContext(1, all.tier), seconds, longest: values.longest ?? (quick ? 1 : 60), quick });
+  const sections = selected(every, values.only);
+  const common = about(all, argv, "ladder", quick, windows);
+  const { results, peak, peaks, steady } = await measureSections(sections, all, windows, false, listenerOn(terminal), "multiply_add");
+  terminal.draw("");
+  const report: Report = { ...common, peak, peak_unit: "FLOP/s", steady, results: [...peakResults(all, peaks, "FLOP/s"), ...results], unavailable };
+  if (values.json !== undefined) writeFile(values.json, summaryJson(report));
+  if (values.csv !== undefined) writeFile(values.csv, csv(report));
+  if (values.svg !== undefined) writeFile(values.svg, ladderSvg(report, sections));
+  if (values.gnuplot !== undefined) writeFile(values.gnuplot, ladderGnuplot(report, sections, path.basename(values.gnuplot)));
+  if (printed.length > 0) return;
+  const colors = colorsFor(1);
+  const texts = sections.flatMap((section) => [ladderTable(section, results, colors), ladderBars(section, results, colors)]);
+  writeOut([heading(report), ...texts, unavailableText(report, colors)].filter((text) => text !== "").join("\n"));
+}
+
 /** The sections with the items that are asked for; all where nothing is. */
-function selected(sections: Section[], only: string | undefined): Section[] {
+function selected(sections: Section[], only: string | undefined, more: readonly string[] = []): Section[] {
   if (only === undefined) return sections;
   const wanted = only.split(",").map((word) => word.trim()).filter((word) => word !== "");
   const begins = (id: string, word: string): boolean => id === word || id.startsWith(`${word}/`);
-  const ids = ["peak", "clock", ...sections.flatMap(({ items }) => items.map(({ id }) => id))];
+  const ids = [...more, ...sections.flatMap(({ items }) => items.map(({ id }) => id))];
   const unknown = wanted.find((word) => !ids.some((id) => begins(id, word)));
   if (unknown !== undefined || wanted.length === 0) {
-    throw new EggError("usage", `--only: found ${JSON.stringify(unknown ?? only)}, allowed peak, ${sections.map(({ name }) => name).join(", ")}, or the id of one figure.`, {
-      hint: `Ids look like ${ids.filter((_, i) => i > 1).slice(-1)[0]}; --json prints them all.`,
+    throw new EggError("usage", `--only: found ${JSON.stringify(unknown ?? only)}, allowed ${[...more, ...sections.map(({ name }) => name)].join(", ")}, or the id of one figure.`, {
+      hint: `Ids look like ${ids.at(-1)}; --json prints them all.`,
     });
   }
   const chosen = sections.map((section) => ({ ...section, items: section.items.filter(({ id }) => wanted.some((word) => begins(id, word))) }));
@@ -136,8 +213,8 @@ function selected(sections: Section[], only: string | undefined): Section[] {
 }
 
 /** The peak as results of its own, so that two machines can be compared. */
-function peakResults(context: Context, { one, all }: Peaks): Result[] {
-  const common = { unit: "MAC/s", clock: "wall" as const, ratio: null, cpu_ratio: null, floor: null, ceiling: null, ok: null, parameters: {} };
+function peakResults(context: Context, { one, all }: Peaks, unit = "MAC/s"): Result[] {
+  const common = { unit, clock: "wall" as const, ratio: null, cpu_ratio: null, floor: null, ceiling: null, ok: null, parameters: {} };
   const row = (id: string, label: string, threads: number, { wall }: Peaks["one"]): Result => ({ id, label, threads, ...common, rate: wall.p98, ...wall });
   const single = row("peak/1", "peak, one thread", 1, one);
   return context.threads === 1 ? [single] : [single, row("peak/all", "peak, all threads", context.threads, all)];
