@@ -82,7 +82,8 @@ pub fn build(b: *std.Build) void {
     const library = b.addLibrary(.{ .name = "egg", .linkage = .dynamic, .root_module = root, .use_llvm = true });
     b.installArtifact(library);
 
-    const tests = b.addTest(.{ .root_module = test_root, .use_llvm = true });
+    const filters = b.option([]const []const u8, "filter", "Run only the tests whose names contain this") orelse &.{};
+    const tests = b.addTest(.{ .root_module = test_root, .use_llvm = true, .filters = filters });
     const run = b.addRunArtifact(tests);
     run.skip_foreign_checks = true;
     b.step("test", "Run the kernels' unit tests").dependOn(&run.step);

@@ -1,5 +1,5 @@
 // `egg bench` in its smallest form, so that no benchmark rots: every figure is there, every output can be read, wrong use is
-// refused. Not how fast anything is: no test depends on time. Read next: src/bench/ladder.ts.
+// refused. Not how fast anything is: no test depends on time. Read next: src/bench/int8.ts.
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -7,6 +7,7 @@ import { fromProc, fromSysctl, hardware, readSizes } from "../src/bench/machine.
 import { summarize } from "../src/bench/windows.ts";
 import { machine } from "../src/native/machine.ts";
 import { freshFolder, run, sets, tiny } from "./program.ts";
+import { expectWellFormed } from "./xml.ts";
 
 const folder = freshFolder("bench");
 const quick = ["bench", "int8", "--quick", "--seconds", "0.005", "--threads", "2"];
@@ -30,21 +31,6 @@ function expectSound(report: any): void {
     for (const key of ["ratio", "cpu_ratio"]) if (result[key] !== null) expect(result[key]).toBeGreaterThan(0);
     expect(result.ok === null).toBe(result.floor === null && result.ceiling === null);
   }
-}
-
-/** Tags that match, attributes in quotes, nothing else: enough of XML to know that a reader will not choke. */
-function expectWellFormed(xml: string): void {
-  const open: string[] = [];
-  const tags = /<(\/?)([a-z]+)((?: [\w:-]+="[^"<]*")*)(\/?)>|&(?:amp|lt|gt|quot);|[^<&]+/gy;
-  let at = 0;
-  for (const match of xml.matchAll(tags)) {
-    expect(match.index).toBe(at);
-    at += match[0].length;
-    if (match[2] === undefined || match[4] === "/") continue;
-    if (match[1] === "/") expect(open.pop()).toBe(match[2]);
-    else open.push(match[2]);
-  }
-  expect([at, open]).toEqual([xml.length, []]);
 }
 
 test("egg bench int8 measures all that it promises", () => {
@@ -198,6 +184,9 @@ test("wrong use is refused with a reason", () => {
     [["bench"], "egg bench needs a command"],
     [["bench", "int9"], "did you mean egg bench int8?"],
     [["bench", "int8", "--only", "P7"], "found \"P7\", allowed peak, read, P1"],
+    [["bench", "float", "--only", "P1"], "found \"P1\", allowed P7/f32"],
+    [["bench", "ladder", "--only", "gemm/5"], "found \"gemm/5\", allowed gemm, attention, step"],
+    [["bench", "ladder", "--json", "-", "--csv", "-"], "Only one of --json"],
     [["bench", "int8", "--json", "--csv"], "exclude each other"],
     [["bench", "int8", "--seconds", "0"], "--seconds"],
     [["bench", "compare", "a.json"], "needs B.json"],
@@ -215,7 +204,7 @@ describe("the machine", () => {
   test("is read from Linux's files", () => {
     const root = freshFolder("proc");
     const files: Record<string, string> = {
-      "proc/cpuinfo": [0, 1, 2, 3].map((cpu) => `processor\t: ${cpu}\nmodel name\t: Some CPU @ 3 GHz\nphysical id\t: 0\ncore id\t\t: ${cpu >> 1}\n`).join("\n"),
+      "proc/cpuinfo": [0, 1, 2, 3].map((cpu) => `processor\t: ${cpu}\nmodel name\t: Some CPU @ 3 GHz\nphysical id\t: 0\ncore id\t\t: ${cpu >> 1}\nflags\t\t: fpu sse2 avx2 fma avx512_bf16 aes\n`).join("\n"),
       "proc/meminfo": "MemTotal:       16000 kB\nMemFree:  1 kB\n",
       "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
     };
@@ -229,23 +218,41 @@ describe("the machine", () => {
     expect(fromProc(root)).toEqual({
       cpu: "Some CPU @ 3 GHz",
       physical_cores: 2,
+      core_kinds: [],
+      features: ["sse2", "avx2", "fma", "avx512_bf16"],
       caches: [{ level: 1, bytes: 32768, shared_by: 2 }, { level: 2, bytes: 1048576, shared_by: 2 }, { level: 3, bytes: 32 << 20, shared_by: 5 }],
       memory_bytes: 16_384_000,
       governor: "powersave",
     });
-    expect(fromProc(join(root, "nowhere"))).toEqual({ cpu: "unknown", physical_cores: null, caches: [], memory_bytes: 0, governor: null });
+    expect(fromProc(join(root, "nowhere"))).toEqual({ cpu: "unknown", physical_cores: null, core_kinds: [], features: [], caches: [], memory_bytes: 0, governor: null });
     writeFileSync(join(root, "proc/cpuinfo"), "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n");
     expect(fromProc(root)).toMatchObject({ cpu: "ARM implementer 0x41, part 0xd0c", physical_cores: null });
+    const cores = [["0xd05", "446"], ["0xd05", "446"], ["0xd41", "1024"]];
+    writeFileSync(join(root, "proc/cpuinfo"), cores.map(([part], cpu) => `processor\t: ${cpu}\nFeatures\t: fp asimd asimddp crc32 i8mm\nCPU implementer\t: 0x41\nCPU part\t: ${part}\n`).join("\n"));
+    cores.forEach(([, capacity], cpu) => {
+      mkdirSync(join(root, `sys/devices/system/cpu/cpu${cpu}`), { recursive: true });
+      writeFileSync(join(root, `sys/devices/system/cpu/cpu${cpu}/cpu_capacity`), `${capacity}\n`);
+    });
+    expect(fromProc(root)).toMatchObject({ core_kinds: [{ name: "part 0xd41, capacity 1024", cores: 1 }, { name: "part 0xd05, capacity 446", cores: 2 }], features: ["fp", "asimd", "asimddp", "i8mm"] });
+    for (const [folder, cpus] of [["cpu_core", "0-3"], ["cpu_atom", "4-11"]]) {
+      mkdirSync(join(root, `sys/devices/${folder}`), { recursive: true });
+      writeFileSync(join(root, `sys/devices/${folder}/cpus`), `${cpus}\n`);
+    }
+    expect(fromProc(root).core_kinds).toEqual([{ name: "performance", cores: 4 }, { name: "efficiency", cores: 8 }]);
   });
 
   test("is read from macOS's sysctl", () => {
     const known: Record<string, string> = {
       "machdep.cpu.brand_string": "Apple M4 Pro", "hw.physicalcpu": "12", "hw.logicalcpu": "12", "hw.memsize": "25769803776",
       "hw.l1dcachesize": "65536", "hw.perflevel0.l1dcachesize": "131072", "hw.perflevel0.l2cachesize": "16777216", "hw.perflevel0.cpusperl2": "5",
+      "hw.nperflevels": "2", "hw.perflevel0.name": "Performance", "hw.perflevel0.logicalcpu": "8", "hw.perflevel1.name": "Efficiency", "hw.perflevel1.logicalcpu": "4",
+      "hw.optional.arm.FEAT_DotProd": "1", "hw.optional.arm.FEAT_SME": "0", "hw.optional.arm.FEAT_BF16": "1",
     };
     expect(fromSysctl((name) => known[name] ?? "")).toEqual({
       cpu: "Apple M4 Pro",
       physical_cores: 12,
+      core_kinds: [{ name: "Performance", cores: 8 }, { name: "Efficiency", cores: 4 }],
+      features: ["FEAT_DotProd", "FEAT_BF16"],
       caches: [{ level: 1, bytes: 131072, shared_by: 1 }, { level: 2, bytes: 16777216, shared_by: 5 }],
       memory_bytes: 25769803776,
       governor: null,

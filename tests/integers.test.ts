@@ -73,8 +73,8 @@ function isBeyondBaseline(instruction: string): boolean {
 const isAvx512 = (instruction: string): boolean => /%zmm|%[xy]mm(?:1[6-9]|2\d|3[01])|%k[0-7]/.test(instruction);
 
 const isTier = (routine: Routine): boolean => routine.unit.startsWith("tier_");
-/** All of the int8 and context code but the evaluations, whose softmax is exact, and the exports, which tell results as floats. */
-const isTraining = (routine: Routine): boolean => isTier(routine) || /^(?:int8\.(?!evaluate\.)|contexts\.(?!evaluate\.|exports\.))/.test(routine.name);
+/** All of the int8 and context code but the evaluations, whose softmax is exact, and the exports, which tell results as floats. A tier's object holds the float kernels too. */
+const isTraining = (routine: Routine): boolean => (isTier(routine) && !routine.name.startsWith("float.")) || /^(?:int8\.(?!evaluate\.)|contexts\.(?!evaluate\.|exports\.))/.test(routine.name);
 
 function report(routine: Routine, what: string, isWrong: (instruction: string) => boolean): string[] {
   return routine.instructions.filter(isWrong).map((instruction) => `${routine.name} (${routine.unit}): ${what}: ${instruction}`);
@@ -180,17 +180,18 @@ describe("the checks can fail", () => {
   const symbol = (address: number, name: string) => `${address.toString(16).padStart(16, "0")} l     F .text\t0000000000000010 ${name}\n`;
   const code = (address: number, name: string, ...lines: string[]) =>
     `\n${address.toString(16).padStart(16, "0")} <${name}>:\n${lines.map((line, i) => `    ${(address + i).toString(16)}:\t${line}\n`).join("")}`;
-  const symbols = file("tier_avx2") + symbol(0x100, "int8.vector.Kernels(x).add") + file("egg") + symbol(0x200, "int8.eggroll.Trainer.run") + symbol(0x300, "helper") + symbol(0x400, "int8.evaluate.run");
+  const symbols = file("tier_avx2") + symbol(0x100, "int8.vector.Kernels(x).add") + file("egg") + symbol(0x200, "int8.eggroll.Trainer.run") + symbol(0x300, "helper") + symbol(0x400, "int8.evaluate.run") + file("tier_neon") + symbol(0x500, "float.vector.add");
 
   test("a whole listing", () => {
     const all = routines(
       code(0x100, "int8.vector.Kernels(x).add", "{vex} vpdpbusd %ymm0,%ymm1,%ymm2", "vaddps %ymm0,%ymm1,%ymm2", "vpaddd %zmm0,%zmm1,%zmm2") +
         code(0x200, "int8.eggroll.Trainer.run", "rep stos %al,%es:(%rdi)", "call   300 <helper>", "jmp    201 <int8.eggroll.Trainer.run+0x1>") +
         code(0x300, "helper", "mulsd  %xmm1,%xmm0", "vzeroupper") +
-        code(0x400, "int8.evaluate.run", "addsd  %xmm1,%xmm0", "(bad)"),
+        code(0x400, "int8.evaluate.run", "addsd  %xmm1,%xmm0", "(bad)") +
+        code(0x500, "float.vector.add", "addps  %xmm1,%xmm0"),
       symbols,
     );
-    expect(all.map(({ unit, instructions }) => `${unit} ${instructions.length}`)).toEqual(["tier_avx2 3", "egg 3", "egg 2", "egg 2"]);
+    expect(all.map(({ unit, instructions }) => `${unit} ${instructions.length}`)).toEqual(["tier_avx2 3", "egg 3", "egg 2", "egg 2", "tier_neon 1"]);
     expect(floatProblems(all)).toEqual([
       "int8.vector.Kernels(x).add (tier_avx2): float work in the int8 path: vaddps %ymm0,%ymm1,%ymm2",
       "helper (egg): float work in the int8 path: mulsd  %xmm1,%xmm0",

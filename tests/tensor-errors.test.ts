@@ -1,0 +1,159 @@
+// Misuse of tensors: wrong shapes, types, order of calls and data are errors that name the operation and the shapes.
+// Not results: tensor.test.ts. Read next: src/tensor/tape.ts.
+import { describe, expect, test } from "bun:test";
+import { InstructionList, NativeArena, NativeProgram, runInstructions } from "../src/native/float.ts";
+import { cancel } from "../src/native/machine.ts";
+import { context } from "../src/tensor/device.ts";
+import * as F from "../src/tensor/functional.ts";
+import { cat, ones, Parameter, setDebug, tensor, zeros, type Tensor } from "../src/tensor/egg.ts";
+import { failure } from "./failure.ts";
+
+const x = ones([2, 3]);
+const ids = zeros([2], { dtype: "i32" });
+const refused: [string, () => Tensor, string][] = [
+  ["add", () => x.add(ones([2])), "[tensor] add: (2, 3) and (2): sizes 3 and 2 of an axis differ, and neither is 1."],
+  ["add of types", () => x.add(zeros([2, 3], { dtype: "i32" })), "[tensor] add: (2, 3) and (2, 3): of type f32 and i32; all must be f32."],
+  ["matmul", () => x.matmul(ones([2, 3])), "[tensor] matmul: (2, 3) and (2, 3): inner sizes 3 and 2 differ."],
+  ["matmul transposed", () => x.matmul(ones([3, 2]), { transposeB: true }), "[tensor] matmul: (2, 3) and (3, 2): inner sizes 3 and 2 differ (after transposing)."],
+  ["matmul of vectors", () => x.matmul(ones([3])), "[tensor] matmul: (2, 3) and (3): both need two axes or more; reshape a vector to a row or column."],
+  ["matmul of batches", () => ones([2, 2, 3]).matmul(ones([3, 3, 2])), "leading axes must be the same"],
+  ["linear", () => F.linear(x, ones([3, 4])), "[tensor] linear: (2, 3) and (3, 4): the last axis of x must be the weight's 4 inputs."],
+  ["linear bias", () => F.linear(x, ones([4, 3]), ones([3])), "the bias must have the shape (4)"],
+  ["layerNorm", () => F.layerNorm(x, ones([2])), "[tensor] layerNorm: (2, 3) and (2): weight and bias must have the shape (3)."],
+  ["embedding", () => F.embedding(x, x), "[tensor] embedding: (2, 3) and (2, 3): of type f32 and f32; ids must be i32, the table f32 or bf16."],
+  ["rope", () => F.rope(ones([1, 2, 3, 5])), "x must be (batch, time, heads, d) with an even d"],
+  ["attention heads", () => F.attention(ones([1, 2, 4, 8]), ones([1, 2, 3, 8]), ones([1, 2, 3, 8])), "4 query heads cannot share 3 kv heads evenly"],
+  ["attention lengths", () => F.attention(ones([1, 5, 1, 8]), ones([1, 2, 1, 8]), ones([1, 2, 1, 8])), "5 queries see 2 keys"],
+  ["attention shapes", () => F.attention(ones([1, 5, 1, 8]), ones([1, 5, 1, 4]), ones([1, 5, 1, 8])), "batch and d must agree"],
+  ["packed attention", () => F.attentionPacked(ones([1, 2, 10]), { heads: 2 }), "2 + 2 * 2 heads do not divide 10"],
+  ["crossEntropy", () => F.crossEntropy(x, zeros([3], { dtype: "i32" })), "[tensor] crossEntropy: (2, 3) and (3): targets must have the shape of x without its last axis."],
+  ["crossEntropy types", () => F.crossEntropy(x, ones([2])), "targets must be i32, found f32"],
+  ["reshape", () => x.reshape(4, -1), "[tensor] reshape: (2, 3): 6 elements do not fit (4, -1)."],
+  ["permute", () => x.permute(0, 0), "(0, 0) is not an order of its axes"],
+  ["narrow", () => x.narrow(1, 2, 2), "2 .. 4 is not within axis 1"],
+  ["expand", () => x.expand(2, 4), "cannot be repeated to (2, 4)"],
+  ["cat", () => cat([x, ones([2, 2])], 0), "[tensor] cat: (2, 3) and (2, 2): shapes must agree but for axis 0."],
+  ["cat of nothing", () => cat([]), "there is nothing to join"],
+  ["sum axis", () => x.sum(2), "[tensor] sum: (2, 3): there is no axis 2."],
+  ["max of nothing", () => zeros([0]).max(), "nothing has no largest element"],
+  ["dropout", () => F.dropout(x, 1.5, true), "p = 1.5 is not a probability"],
+  ["bf16 in a sum", () => x.to("bf16").add(1), "of type bf16"],
+  ["to i32", () => x.to("i32"), "f32 cannot become i32"],
+  ["a ragged list", () => tensor([[1, 2], [3]]), "[tensor] tensor: a list of 1 where 2 was expected; all rows must be equally long."],
+  ["a shape that does not fit", () => tensor([1, 2, 3], { shape: [2, 2] }), "3 numbers do not fill (2, 2)"],
+  ["a negative shape", () => zeros([-1]), "(-1) is not a shape"],
+  ["a shape beyond 32 bits", () => zeros([2 ** 16, 2 ** 16]), "(65536, 65536) has more than 4,294,967,295 elements"],
+  ["a product beyond 32 bits", () => ones([2 ** 16, 1]).matmul(ones([1, 2 ** 16])), "matmul: (65536, 65536) has more than"],
+  ["a fraction as i32", () => tensor([1.5], { dtype: "i32" }), "1.5 is not an i32"],
+  ["another device", () => tensor([1], { device: "metal" as "cpu" }), "device \"metal\" is not available"],
+  ["integers with gradients", () => tensor([1], { dtype: "i32", requiresGrad: true }), "a i32 tensor cannot require gradients"],
+];
+
+test.each(refused)("%s", (_, action, words) => {
+  const error = failure(action);
+  expect(error.kind).toBe("usage");
+  expect(error.message).toContain(words);
+});
+
+describe("backward", () => {
+  test("twice names what was used up, with its shapes", () => {
+    const w = new Parameter(new Float32Array(6), [2, 3]);
+    const y = x.matmul(w, { transposeB: true });
+    const loss = F.crossEntropy(y, ids);
+    loss.backward();
+    const error = failure(() => loss.backward());
+    expect(error.message).toBe("[tensor] backward: the graph of crossEntropy of (2, 2) and (2) was used up by an earlier backward().");
+    expect(failure(() => y.sum()).message).toBe("[tensor] sum: matmul of (2, 3) and (2, 3), a result (2, 2), died at backward().");
+    expect(failure(() => y.backward()).message).toContain("the graph of matmul of (2, 3) and (2, 3) was used up");
+    expect(loss.item()).toBeCloseTo(Math.log(2), 5);
+    w.release();
+  });
+  test("needs a number, or a gradient of the right shape, and something to differentiate", () => {
+    const w = tensor([1, 2], { requiresGrad: true });
+    expect(failure(() => w.mul(2).backward()).message).toContain("gave (2); only a tensor of one element needs no gradient given");
+    expect(failure(() => w.mul(2).backward(ones([3]))).message).toContain("backward: (2) and (3): a gradient has its tensor's shape");
+    expect(failure(() => x.sum().backward()).message).toContain("sum of (2, 3), a tensor (), was not computed from tensors that require gradients");
+  });
+});
+
+test("item of many", () => {
+  expect(failure(() => x.item()).message).toBe("[tensor] item: a tensor (2, 3) has 6 elements, not one.");
+});
+
+test.each([-1, 5, 2 ** 31 - 1, -(2 ** 31)])("an id of %p, eager, is a data error that says where", (id) => {
+  const table = ones([5, 2]);
+  const y = F.embedding(tensor([0, 1, id, 2], { dtype: "i32" }), table);
+  expect(failure(() => y.toArray())).toMatchObject({ kind: "data", message: expect.stringMatching(/^\[native\] embed: .* 2\.$/) });
+  expect(failure(() => y.toArray()).message).toContain("embedding of (4) and (5, 2), a result (4, 2), died at an error before it was computed");
+  const loss = F.crossEntropy(ones([1, 5]), tensor([id], { dtype: "i32" }));
+  expect(failure(() => loss.item())).toMatchObject({ kind: "data", message: expect.stringMatching(/^\[native\] cross_entropy: .* 0\.$/) });
+});
+
+test("arenas and programs: a program holds its arenas, stale handles are told, a job keeps its context busy", async () => {
+  const arena = new NativeArena(1 << 22);
+  const list = new InstructionList();
+  for (let i = 0; i < 2000; i++) list.add("fill", { y: { arena: arena.handle, offset: 0 }, count: 1 << 20, value: i });
+  const program = new NativeProgram(context(), list);
+  expect(failure(() => arena.release()).message).toBe("[native] 1 programs still use the arena.");
+  const running = program.run();
+  expect(failure(() => runInstructions(context(), list)).message).toBe("[native] a program job is running.");
+  expect(failure(() => program.release()).message).toBe("[native] a program job is running.");
+  cancel(context());
+  expect(await running).toBe(false);
+  expect(program.runNow(true)).toBeGreaterThan(0);
+  expect(program.times()).toHaveLength(2000);
+  const last = new Float32Array(new ArrayBuffer(4));
+  arena.read(4 * ((1 << 20) - 1), last);
+  expect(last[0]).toBe(1999);
+  expect(failure(() => arena.read(2 ** 22 - 2, last)).message).toBe("[native] 4 bytes at 4194302 reach past the arena's 4194304.");
+  expect(failure(() => arena.read(-1, last)).message).toContain("offset: -1 is not a size");
+  program.release();
+  arena.release();
+  expect(failure(() => program.runNow()).message).toMatch(/handle \d+ is not in use/);
+  expect(failure(() => arena.release()).message).toMatch(/handle \d+ is not in use/);
+  expect(failure(() => new NativeArena(0)).message).toContain("an arena of 0 bytes");
+  expect(failure(() => new NativeArena(2 ** 60)).message).toContain("is not a size");
+  expect(failure(() => new NativeArena(2 ** 45)).kind).toBe("resources");
+}, 60_000);
+
+test("instructions that reach past an arena, or forge one, are refused", () => {
+  const arena = new NativeArena(1 << 16);
+  const at = (offset: number): { arena: number; offset: number } => ({ arena: arena.handle, offset });
+  const refusal = (fill: (list: InstructionList) => void): string => {
+    const list = new InstructionList();
+    fill(list);
+    return failure(() => runInstructions(context(), list)).message;
+  };
+  expect(refusal((list) => list.add("fill", { y: at(65_536 - 8), count: 3, value: 1 }))).toBe("[native] fill: y: 12 bytes at 65528 reach past the arena's 65536.");
+  expect(refusal((list) => list.add("fill", { y: at(2 ** 52), count: 1, value: 1 }))).toContain("reach past the arena's 65536");
+  expect(refusal((list) => list.add("fill", { y: at(0), count: 2 ** 32 - 1, value: 1 }))).toContain("reach past the arena's 65536");
+  expect(refusal((list) => list.add("fill", { y: at(2), count: 1, value: 1 }))).toContain("not aligned to 4 bytes");
+  expect(refusal((list) => list.add("fill", { y: { arena: 12345, offset: 0 }, count: 1, value: 1 }))).toContain("arena 12345 is not in use");
+  expect(refusal((list) => list.add("fill", { y: { arena: context().handle, offset: 0 }, count: 1, value: 1 }))).toContain("is not in use");
+  expect(refusal((list) => list.add("fill", { count: 1, value: 1 }))).toBe("[native] fill: y is missing.");
+  expect(refusal((list) => list.add("binary", { a: at(0), b: at(0), y: at(0), rows: 2 ** 32 - 1, cols: 2 ** 32 - 1, operation: "add", broadcast: "same", alpha: 1 }))).toMatch(/too large|reach past/);
+  expect(refusal((list) => list.add("gemm", {
+    a: at(0), b: at(0), c: at(0), m: 4, n: 4, k: 4, lda: 2 ** 32 - 1, ldb: 4, ldc: 4, outer: 2 ** 32 - 1, inner: 1, a_outer: 2 ** 32 - 1, a_inner: 0, b_outer: 0, b_inner: 0, c_outer: 16, c_inner: 0,
+    a_dtype: "f32", b_dtype: "f32", c_dtype: "f32", compute: "f32", activation: "none", alpha: 1, beta: 0,
+  }))).toMatch(/^\[native\] gemm: .*(too large|reach past)/);
+  const list = new InstructionList();
+  expect(failure(() => list.add("fill", { y: at(0), count: 2 ** 32, value: 1 })).message).toContain("fill: count = 4294967296 is beyond a kernel's 32 bits");
+  expect(failure(() => list.add("fill", { y: at(0), count: 1, value: 1 }) as never ?? list.add("fill", { y: at(-1), count: 1, value: 1 })).message).toContain("an operand at -1");
+  arena.release();
+});
+
+describe("debug mode", () => {
+  test("names the operation where the first NaN or infinity appears", () => {
+    setDebug(true);
+    try {
+      expect(failure(() => tensor([1, 0]).log().add(1)).message).toBe("[tensor] log: (2): 1 of 2 results are NaN or infinite, the first in this step.");
+      const error = failure(() => tensor([[1, NaN]]).matmul(ones([2, 1])));
+      expect(error.kind).toBe("numeric");
+      expect(error.message).toBe("[tensor] matmul: (1, 2) and (2, 1): input 1 holds 1 NaN or infinite numbers before anything was computed.");
+      expect(tensor([1]).log().item()).toBe(0);
+    } finally {
+      setDebug(false);
+    }
+    expect(tensor([-1]).sqrt().add(1).item()).toBeNaN();
+  });
+});

@@ -1,0 +1,276 @@
+// What surrounds the operations: memory of steps, captured programs, cancellation, checkpoints, threads; no leak, the same bits.
+// Not the operations' results: tensor.test.ts. Read next: src/tensor/program.ts, src/tensor/device.ts.
+import { afterAll, describe, expect, test } from "bun:test";
+import { totalmem } from "node:os";
+import { machine } from "../src/native/machine.ts";
+import { beforeUpdate, emit, memory } from "../src/tensor/device.ts";
+import * as F from "../src/tensor/functional.ts";
+import { capture, flush, manualSeed, noGrad, Parameter, randn, tensor, trainingStep, useThreads, type Tensor } from "../src/tensor/egg.ts";
+import { settleGradient } from "../src/tensor/value.ts";
+import { failure } from "./failure.ts";
+
+afterAll(() => useThreads(0));
+
+/** A small model with most operations in it: embedding, norms, packed attention with rope, gates, dropout, fused loss. */
+class Small {
+  readonly parameters: Parameter[] = [];
+  readonly width: number;
+  constructor(readonly vocabulary = 11, width = 16, readonly p = 0.1) {
+    this.width = width;
+    const make = (...shape: number[]): Parameter => {
+      const parameter = new Parameter(randn(shape, { seed: 100 + this.parameters.length }).mul(0.3), shape);
+      this.parameters.push(parameter);
+      return parameter;
+    };
+    make(vocabulary, width);
+    make(width), make(2 * width, width), make(width, width); // norm, attention in (4 heads over 2), out
+    make(width), make(width), make(4 * width, width), make(width, 2 * width); // norm with bias, gates, down
+  }
+  block(x: Tensor): Tensor {
+    const [, n1, qkv, out, n2, b2, gates, down] = this.parameters as [Parameter, Parameter, Parameter, Parameter, Parameter, Parameter, Parameter, Parameter];
+    const inner = F.attentionPacked(F.linear(F.rmsNorm(x, n1), qkv), { heads: 4, kvHeads: 2, rope: {} });
+    const h = x.add(F.dropout(F.linear(inner, out), this.p, true));
+    return h.add(F.linear(F.gatedPacked(F.linear(F.layerNorm(h, n2, b2), gates), "gelu"), down));
+  }
+  loss(ids: Tensor, targets: Tensor, wrap: (x: Tensor) => Tensor = (x) => this.block(x)): Tensor {
+    return F.linearCrossEntropy(wrap(F.embedding(ids, this.parameters[0]!)), this.parameters[0]!, targets, { chunk: 16 });
+  }
+  /** Plain gradient descent over all parameters, as instructions. */
+  update(settings: Parameter): void {
+    for (const parameter of this.parameters) {
+      settleGradient(parameter);
+      emit("optimize", { w: parameter.memory, grad: parameter.gradient!.at, settings: settings.memory, count: parameter.numel, rule: "sgd", beta1: 0, beta2: 0, eps: 0, decay: 0 });
+    }
+  }
+  zeroGrad(): void {
+    for (const parameter of this.parameters) parameter.zeroGrad();
+  }
+  numbers(): number[][] {
+    return this.parameters.map((parameter) => [...parameter.toArray()]);
+  }
+  gradients(): number[][] {
+    return this.parameters.map((parameter) => [...parameter.grad!.toArray()]);
+  }
+  release(): void {
+    for (const parameter of this.parameters) parameter.release();
+  }
+}
+
+const ids = Int32Array.from({ length: 2 * 9 }, (_, i) => (i * 7) % 11);
+const targets = Int32Array.from({ length: 2 * 9 }, (_, i) => (i * 5 + 3) % 11);
+const batch = (): [Tensor, Tensor] => [tensor(ids, { shape: [2, 9] }), tensor(targets, { shape: [2, 9] })];
+const settings = new Parameter(Float32Array.of(0.1, 1), [2], { requiresGrad: false });
+
+/** Losses and weights of some steps, eager. `wide`: large enough that instructions are shared out among threads. */
+function eager(steps: number, { wrap, wide = false }: { wrap?: (model: Small) => (x: Tensor) => Tensor; wide?: boolean } = {}): { losses: number[]; weights: number[][] } {
+  manualSeed(5);
+  const model = wide ? new Small(101, 32) : new Small();
+  const [x, y] = [7, 5].map((factor) => tensor(Int32Array.from({ length: 5 * 67 }, (_, i) => (i * factor) % 101), { shape: [5, 67] })) as [Tensor, Tensor];
+  const losses: number[] = [];
+  for (let i = 0; i < steps; i++) {
+    model.zeroGrad();
+    const loss = wide ? model.loss(x, y, wrap?.(model)) : model.loss(...batch(), wrap?.(model));
+    loss.backward();
+    model.update(settings);
+    losses.push(loss.item());
+  }
+  const weights = model.numbers();
+  model.release();
+  return { losses, weights };
+}
+
+describe("a captured step", () => {
+  test("gives the bits of the eager one, dropout included, step after step", async () => {
+    const expected = eager(5);
+    expect(expected.losses[4]!).toBeLessThan(expected.losses[0]!);
+    manualSeed(5);
+    const model = new Small();
+    const program = capture({ x: { shape: [2, 9], dtype: "i32" }, y: { shape: [2, 9], dtype: "i32" } }, ({ x, y }) => {
+      model.zeroGrad();
+      const loss = model.loss(x, y);
+      loss.backward();
+      model.update(settings);
+      return { loss };
+    });
+    const losses: number[] = [];
+    for (let i = 0; i < 5; i++) {
+      expect(await program.run({ x: ids, y: targets }, { timed: true })).toBe(true);
+      losses.push(program.outputs.loss.item());
+    }
+    expect(losses).toEqual(expected.losses);
+    expect(model.numbers()).toEqual(expected.weights);
+    const profile = program.profile();
+    expect(profile).toHaveLength(program.instructions);
+    expect(new Set(profile.map(({ phase }) => phase))).toEqual(new Set(["forward", "backward"]));
+    program.release();
+    model.release();
+  });
+
+  test("adds gradients from run to run where it does not zero them", () => {
+    const model = new Small(11, 16, 0);
+    model.loss(...batch()).backward();
+    const once = model.gradients();
+    model.zeroGrad();
+    const program = capture({ x: { shape: [2, 9], dtype: "i32" }, y: { shape: [2, 9], dtype: "i32" } }, ({ x, y }) => model.loss(x, y).backward());
+    for (let i = 0; i < 3; i++) program.runNow({ x: ids, y: targets });
+    model.gradients().forEach((gradient, i) => gradient.forEach((value, j) => expect(value).toBeCloseTo(3 * once[i]![j]!, 4)));
+    program.release();
+    model.release();
+  });
+
+  test("takes less memory than all its results together", () => {
+    const model = new Small();
+    const program = capture({ x: { shape: [2, 9], dtype: "i32" } }, ({ x }) => {
+      let h = F.embedding(x, model.parameters[0]!);
+      for (let i = 0; i < 20; i++) h = noGrad(() => h.add(1));
+      return { h };
+    });
+    expect(program.bytes).toBeLessThan(5 * 2 * 9 * 16 * 4);
+    program.runNow({ x: ids });
+    expect(program.outputs.h.toArray()[0]).toBeCloseTo(model.parameters[0]!.toArray()[0]! + 20, 5);
+    program.release();
+    model.release();
+  });
+
+  test("ids out of range end it as a data error that says where, and nothing is updated", async () => {
+    const model = new Small();
+    const before = model.numbers();
+    let [begun, undone] = [0, 0];
+    const program = capture({ x: { shape: [2, 9], dtype: "i32" }, y: { shape: [2, 9], dtype: "i32" } }, ({ x, y }) => {
+      model.zeroGrad();
+      model.loss(x, y).backward();
+      beforeUpdate(() => begun++, () => undone++);
+      model.update(settings);
+    });
+    const step = trainingStep();
+    for (const [x, y, words] of [[ids.with(5, 11), targets, "embed: "], [ids.with(5, -1), targets, "embed: "], [ids, targets.with(5, 11), "cross_entropy: "]] as const) {
+      const error = await program.run({ x, y }).then(() => null, (reason) => reason as Error);
+      expect(error).toMatchObject({ kind: "data" });
+      expect(error!.message).toContain(words);
+      expect(error!.message).toMatch(/ 5\.$/);
+    }
+    expect(model.numbers()).toEqual(before);
+    expect([begun, undone, trainingStep()]).toEqual([3, 3, step]);
+    expect(await program.run({ x: ids, y: targets })).toBe(true);
+    expect([begun, undone, trainingStep()]).toEqual([4, 3, step + 1]);
+    program.release();
+    model.release();
+  });
+
+  test("is cancelled between instructions; the event loop runs meanwhile", async () => {
+    const a = new Parameter(randn([256, 256], { seed: 1 }).mul(1 / 16), [256, 256], { requiresGrad: false });
+    const program = capture({ x: { shape: [256, 256] } }, ({ x }) => {
+      let y = x;
+      for (let i = 0; i < 4000; i++) y = y.matmul(a);
+      return { y };
+    });
+    const running = program.run({ x: a.toArray() as Float32Array });
+    program.cancel();
+    expect(await running).toBe(false);
+    program.release();
+    a.release();
+  }, 60_000);
+
+  test("refuses to read, to write, to nest, to run without an input, and says what died", () => {
+    const x = { x: { shape: [2] } };
+    expect(failure(() => capture(x, ({ x }) => x.add(1).item())).message).toContain("item: a tensor (2)");
+    expect(failure(() => capture(x, ({ x }) => x.add(1).toArray())).message).toContain("values cannot be read while a program is captured");
+    expect(failure(() => capture(x, () => settings.copy_(new Float32Array(2)))).message).toContain("cannot be written while a program is captured");
+    expect(failure(() => capture(x, () => capture(x, ({ x }) => x))).message).toContain("another program is being captured");
+    let kept: Tensor | null = null;
+    const program = capture(x, ({ x }) => {
+      kept = x.add(1);
+    });
+    expect(failure(() => program.runNow({} as never)).message).toContain("the input x (2) is missing");
+    expect(failure(() => program.runNow({ x: new Float32Array(3) })).message).toContain("3 values of 4 bytes for a f32 tensor (2)");
+    expect(failure(() => kept!.add(1)).message).toContain("died at the end of capture");
+    program.release();
+  });
+});
+
+describe("the same bits", () => {
+  // Tiers that differ in integer instructions only have the float kernels of another.
+  const tiers = machine().tiers.filter(({ name, available }) => available && name !== "avxvnni" && name !== "dotprod").map(({ name }) => name);
+  test.each(tiers)("for 1 to 5 threads on %s", (tier) => {
+    useThreads(1, tier);
+    const expected = [eager(3), eager(1, { wide: true })];
+    for (const threads of [2, 3, 4, 5]) {
+      useThreads(threads, tier);
+      expect([eager(3), eager(1, { wide: true })]).toEqual(expected);
+    }
+    useThreads(0);
+  }, 60_000);
+
+  test("with activations computed again in backward", () => {
+    expect(eager(3, { wrap: (model) => (x) => F.checkpoint((h) => model.block(h!), x) })).toEqual(eager(3));
+  });
+});
+
+describe("memory", () => {
+  // EGG_STEPS=100000 for a long look.
+  test("of a step is taken once: steps and noGrad calls do not grow it", () => {
+    const steps = Number(process.env["EGG_STEPS"] ?? 300);
+    const model = new Small();
+    const round = (): void => {
+      model.zeroGrad();
+      model.loss(...batch()).backward();
+      noGrad(() => model.loss(...batch())).item();
+    };
+    for (let i = 0; i < 3; i++) round();
+    const before = memory();
+    const resident = process.memoryUsage.rss();
+    for (let i = 0; i < steps; i++) round();
+    expect(memory()).toEqual(before);
+    expect(process.memoryUsage.rss() - resident).toBeLessThan(200e6);
+    model.release();
+  }, 3_600_000);
+
+  test("noGrad keeps what is returned, in arrays and objects too, until the step ends", () => {
+    const kept = noGrad(() => {
+      const a = tensor([1, 2]).add(1);
+      return { a, list: [a.mul(2), tensor([5])], inner: a.add(7) };
+    });
+    expect([kept.a, ...kept.list, kept.inner].map((value) => value.toList())).toEqual([[2, 3], [4, 6], [5], [9, 10]]);
+    const lost = noGrad(() => [tensor([1]).add(1)].map((value) => () => value))[0]!();
+    expect(failure(() => lost.item()).message).toBe("[tensor] item: add of (1), a result (1), died at the end of noGrad(() => ...).");
+  });
+
+  test("of released parameters is used again, with gradients of zero", () => {
+    const first = new Parameter(new Float32Array(1000).fill(3), [1000]);
+    first.mul(2).sum().backward();
+    const { offset } = first.memory;
+    first.release();
+    expect(failure(() => first.toArray()).message).toContain("was released");
+    const second = new Parameter(null, [1000]);
+    expect(second.memory.offset).toBe(offset);
+    expect(second.toArray()).toEqual(new Float32Array(1000));
+    expect(second.grad).toBeNull();
+    settleGradient(second);
+    flush();
+    expect(second.grad!.toArray()).toEqual(new Float32Array(1000));
+    second.release();
+  });
+
+  test("beyond the machine is refused before it is taken", () => {
+    const shape = [2 ** 16 - 1, 2 ** 16]; // 17 GB
+    const inputs = Object.fromEntries(Array.from({ length: Math.ceil(totalmem() / 17e9) + 1 }, (_, i) => [`x${i}`, { shape }]));
+    const before = memory();
+    const error = failure(() => capture(inputs, () => {}));
+    expect(error.kind).toBe("resources");
+    expect(error.message).toMatch(/^\[tensor\] this program: [\d,]+ bytes are needed, this machine has [\d,]+\.$/);
+    expect(memory()).toEqual(before);
+  });
+});
+
+test("a cache is filled in place and read by attention", () => {
+  const cache = new Parameter(null, [1, 4, 1, 2], { requiresGrad: false });
+  noGrad(() => {
+    for (let t = 0; t < 3; t++) F.assign(cache, 1, t, tensor([[[[t + 1, -t]]]]));
+    expect(cache.toList()).toEqual([[[[1, -0]], [[2, -1]], [[3, -2]], [[0, 0]]]]);
+    const q = tensor([[[[1, 0.5]]]]);
+    const short = cache.narrow(1, 0, 3);
+    expect(F.attention(q, cache, cache, { kvLength: 3 }).toArray()).toEqual(F.attention(q, short, short).toArray());
+  });
+  expect(failure(() => F.assign(cache, 1, 4, tensor([[[[1, 2]]]]))).message).toContain("assign: (1, 4, 1, 2) and (1, 1, 1, 2)");
+  cache.release();
+});
