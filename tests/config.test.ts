@@ -3,9 +3,7 @@
 // Read next: src/config/load.ts.
 
 import { afterAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, relative, resolve } from "node:path";
+import { relative, resolve } from "node:path";
 import { bounds } from "../src/config/bounds.ts";
 import { initText, knobsHelp } from "../src/config/init.ts";
 import { parseJsonc, type JsonNode } from "../src/config/jsonc.ts";
@@ -14,30 +12,12 @@ import { effectiveConfigText, loadConfig } from "../src/config/load.ts";
 import { nearest } from "../src/config/nearest.ts";
 import { defaultPreset, presetConfig, presets } from "../src/config/presets.ts";
 import { EggError } from "../src/errors.ts";
+import { configFile } from "./configfile.ts";
 
 setDefaultTimeout(60_000);
-const folder = mkdtempSync(join(tmpdir(), "egg-config-"));
-const file = join(folder, "egg.json");
-afterAll(() => rmSync(folder, { recursive: true }));
+const { folder, file, write, problems, fileProblems, remove } = configFile();
+afterAll(remove);
 beforeEach(() => void delete process.env["EGG_SET"]);
-
-function write(content: string | Uint8Array): string {
-  writeFileSync(file, content);
-  return file;
-}
-
-/** The lines of the EggError("usage") that a call must throw, the file's path shortened to egg.json. */
-function problems(call: () => unknown): string[] {
-  try {
-    call();
-  } catch (error) {
-    if (!(error instanceof EggError)) throw error;
-    expect(error.kind).toBe("usage");
-    return error.message.replaceAll(file, "egg.json").split("\n");
-  }
-  throw new Error("no problem was found");
-}
-const fileProblems = (content: string | Uint8Array) => problems(() => loadConfig({ file: write(content) }));
 
 /** The shape that the rest of egg relies on, written out once by hand. */
 interface Contract {

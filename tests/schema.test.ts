@@ -3,9 +3,6 @@
 // Read next: src/config/schema.ts.
 
 import { afterAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { initText } from "../src/config/init.ts";
 import { appliesTo, knobs, sections, setAt, valueAt, type Config, type Knob, type KnobPath } from "../src/config/knobs.ts";
@@ -14,30 +11,12 @@ import { choicesOf, presetConfig, presets } from "../src/config/presets.ts";
 import { configSchema } from "../src/config/schema.ts";
 import { EggError } from "../src/errors.ts";
 import { seededRandom } from "../src/models/sampling.ts";
+import { configFile } from "./configfile.ts";
 
 setDefaultTimeout(60_000);
-const folder = mkdtempSync(join(tmpdir(), "egg-schema-"));
-const file = join(folder, "egg.json");
-afterAll(() => rmSync(folder, { recursive: true }));
+const { file, write, problems, fileProblems, remove } = configFile();
+afterAll(remove);
 beforeEach(() => void delete process.env["EGG_SET"]);
-
-function write(content: string | Uint8Array): string {
-  writeFileSync(file, content);
-  return file;
-}
-
-/** The lines of the EggError("usage") that a call must throw, the file's path shortened to egg.json. */
-function problems(call: () => unknown): string[] {
-  try {
-    call();
-  } catch (error) {
-    if (!(error instanceof EggError)) throw error;
-    expect(error.kind).toBe("usage");
-    return error.message.replaceAll(file, "egg.json").split("\n");
-  }
-  throw new Error("no problem was found");
-}
-const fileProblems = (content: string | Uint8Array) => problems(() => loadConfig({ file: write(content) }));
 
 describe("schema, init and saved texts", () => {
   // Strict: a word that the validator does not know, or that cannot apply, is an error.
