@@ -147,7 +147,7 @@ describe.each(Object.keys(kinds))("%s", (name) => {
     for (const each of [model, eager.model]) each.release();
   });
 
-  test("changes nothing where a gradient is not finite", () => {
+  test("changes nothing where a gradient is not finite, and does not count the step: eager and captured", () => {
     const { model, loss } = problem();
     const optimizer = kinds[name]!(model.namedParameters());
     train(loss, optimizer, 2);
@@ -157,11 +157,38 @@ describe.each(Object.keys(kinds))("%s", (name) => {
       loss().mul(bad).backward();
       optimizer.step();
       expect(optimizer.gradientNorm()).not.toBeLessThan(Infinity);
+      expect(optimizer.steps).toBe(2);
       expect(bitsOf(model.stateDict())).toEqual(weights);
       expect(bitsOf(optimizer.stateDict().tensors)).toEqual(state);
     }
-    optimizer.release();
-    model.release();
+    const program = capture({ factor: { shape: [] } }, ({ factor }) => {
+      optimizer.zeroGrad();
+      const value = loss();
+      value.mul(factor).backward();
+      optimizer.step();
+      return value;
+    });
+    for (const bad of [NaN, Infinity]) {
+      program.runNow({ factor: Float32Array.of(bad) });
+      expect(optimizer.steps).toBe(2);
+      expect(bitsOf(model.stateDict())).toEqual(weights);
+    }
+    // What follows has the bits of a run in which the skipped steps never were.
+    const other = problem();
+    const plain = kinds[name]!(other.model.namedParameters());
+    train(other.loss, plain, 2);
+    for (let i = 0; i < 3; i++) {
+      plain.zeroGrad();
+      other.loss().backward();
+      plain.step();
+      program.runNow({ factor: Float32Array.of(1) });
+      program.runNow({ factor: Float32Array.of(NaN) });
+    }
+    expect([optimizer.steps, plain.steps]).toEqual([5, 5]);
+    expect(bitsOf(model.stateDict())).toEqual(bitsOf(other.model.stateDict()));
+    program.release();
+    for (const each of [optimizer, plain]) each.release();
+    for (const each of [model, other.model]) each.release();
   });
 });
 
@@ -190,11 +217,62 @@ describe("a step", () => {
   test("decays matrices only, also where they lie between vectors", () => {
     const parameters = [[4], [2, 2], [3], [1, 5], [2, 2, 2], []].map((shape) => new Parameter(new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(1), shape));
     const optimizer = new AdamW(parameters, { lr: 0.5, weightDecay: 0.5 });
-    parameters[0]!.mul(0).sum().backward();
+    parameters.map((each) => each.mul(0).sum()).reduce((a, b) => a.add(b)).backward();
     optimizer.step();
     expect(parameters.map((each) => [...new Set(each.toArray())])).toEqual([[1], [0.75], [1], [0.75], [0.75], [1]]);
     optimizer.release();
     for (const each of parameters) each.release();
+  });
+
+  test("leaves parameters without a gradient as they are: no decay, no momentum; eager and captured", () => {
+    const names = ["used", "first", "second", "never"];
+    const run = (captured: boolean): number[][] => {
+      const [used, first, second, never] = names.map((_, i) => new Parameter(Float32Array.of(1, 2, 3, 4), i % 2 === 0 ? [2, 2] : [4])) as [Parameter, Parameter, Parameter, Parameter];
+      const all = [used, first, second, never];
+      const optimizer = new AdamW(all, { lr: 0.1, weightDecay: 0.5, clip: 1 });
+      const steps = [first, second].map((other) => () => {
+        optimizer.zeroGrad();
+        used.reshape(4).add(other.reshape(4).square()).sum().backward();
+        optimizer.step();
+      });
+      const programs = captured ? steps.map((step) => capture({}, step)) : [];
+      const seen: number[][] = [];
+      for (const i of [0, 0, 1, 0]) {
+        const before = all.map((each) => [...each.toArray()]);
+        if (captured) programs[i]!.runNow({});
+        else steps[i]!();
+        const moved = all.map((each, j) => [...each.toArray()].some((value, k) => value !== before[j]![k]));
+        expect(moved).toEqual([true, i === 0, i === 1, false]);
+        seen.push(all.flatMap((each) => [...each.toArray()]), [optimizer.gradientNorm()]);
+      }
+      const state = optimizer.stateDict().tensors;
+      expect([...state["3.exp_avg"]!.toArray()]).toEqual([0, 0, 0, 0]);
+      seen.push(...Object.values(state).map((each) => [...each.toArray()]));
+      for (const program of programs) program.release();
+      optimizer.release();
+      for (const each of all) each.release();
+      return seen;
+    };
+    expect(run(true)).toEqual(run(false));
+  });
+
+  test("of gradients that one program adds up and another one uses", () => {
+    const w = new Parameter(Float32Array.of(1, 2), [2]);
+    const optimizer = new SGD([w], { lr: 0.5 });
+    const micro = capture({ x: { shape: [2] } }, ({ x }) => w.mul(x).sum().backward());
+    const update = capture({}, () => {
+      optimizer.step(0.5);
+      optimizer.zeroGrad();
+    });
+    for (let i = 0; i < 2; i++) {
+      micro.runNow({ x: Float32Array.of(1, 2) });
+      micro.runNow({ x: Float32Array.of(3, 2) });
+      update.runNow({});
+    }
+    expect(w.toList()).toEqual([-1, 0]);
+    for (const each of [micro, update]) each.release();
+    optimizer.release();
+    w.release();
   });
 
   test("leaves frozen and foreign parameters alone, and takes each once", () => {
@@ -219,6 +297,10 @@ describe("refused", () => {
     ["nesterov", () => new SGD([w], { nesterov: true }), "nesterov needs a momentum"],
     ["a later lr", () => (new SGD([w]).lr = -1), "lr = -1 is not"],
     ["no backward", () => new SGD([w]).step(), "[optim] SGD: step() without a backward() before it: no parameter has a gradient."],
+    ["two steps in a program", () => { const optimizer = new SGD([w]); capture({}, () => { w.sum().backward(); optimizer.step(); optimizer.step(); }); }, "[optim] SGD: a second step() in one program"],
+    ["a step in a program without gradients", () => { const optimizer = new SGD([w]); capture({}, () => { optimizer.zeroGrad(); optimizer.step(); }); }, "step() without a backward() before it"],
+    ["steps", () => (new SGD([w]).steps = 1.5), "[optim] SGD: steps = 1.5 is not a whole number from 0."],
+    ["state in another type", () => new Lion([w]).loadStateDict({ rule: "lion", step: 1, tensors: { "0.exp_avg": tensor(new Int32Array(4), { shape: [2, 2] }) } }), "[optim] loadStateDict: 0.exp_avg is i32; state is f32."],
     ["in a capture", () => capture({}, () => new SGD([w])), "make optimizers before a program is captured"],
     ["state of another rule", () => new SGD([w]).loadStateDict(new Lion([w]).stateDict()), "[optim] loadStateDict: the state is of lion, the optimizer is sgd."],
     ["state of other names", () => new Lion([w]).loadStateDict({ rule: "lion", step: 1, tensors: { "1.exp_avg": tensor([1]) } }), "[nn] loadStateDict: missing: 0.exp_avg; extra: 1.exp_avg."],

@@ -1,11 +1,11 @@
 // Misuse of tensors: wrong shapes, types, order of calls and data are errors that name the operation and the shapes.
 // Not results: tensor.test.ts. Read next: src/tensor/tape.ts.
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { InstructionList, NativeArena, NativeProgram, runInstructions } from "../src/native/float.ts";
 import { cancel } from "../src/native/machine.ts";
 import { context } from "../src/tensor/device.ts";
 import * as F from "../src/tensor/functional.ts";
-import { cat, ones, Parameter, setDebug, tensor, zeros, type Tensor } from "../src/tensor/egg.ts";
+import { arange, capture, cat, memory, ones, optim, Parameter, rand, setDebug, tensor, zeros, type Tensor } from "../src/tensor/egg.ts";
 import { failure } from "./failure.ts";
 
 const x = ones([2, 3]);
@@ -45,6 +45,23 @@ const refused: [string, () => Tensor, string][] = [
   ["a shape beyond 32 bits", () => zeros([2 ** 16, 2 ** 16]), "(65536, 65536) has more than 4,294,967,295 elements"],
   ["a product beyond 32 bits", () => ones([2 ** 16, 1]).matmul(ones([1, 2 ** 16])), "matmul: (65536, 65536) has more than"],
   ["a fraction as i32", () => tensor([1.5], { dtype: "i32" }), "1.5 is not an i32"],
+  ["a shape beyond 2^53", () => zeros([2 ** 40, 2 ** 40]), "[tensor] full: (1099511627776, 1099511627776) has more than 4,294,967,295 elements."],
+  ["a shape beyond all numbers", () => zeros([1e300, 1e300]), "has more than 4,294,967,295 elements"],
+  ["nothing, beyond 32 bits", () => zeros([0, 2 ** 40]), "(0, 1099511627776) has more than"],
+  ["a row of nothing, repeated too often", () => ones([1, 2]).expand(2 ** 31, 2).sum(), "expand: (2147483648, 2) has more than"],
+  ["a count", () => arange(-1), "[tensor] arange: (-1) is not a shape; sizes are whole numbers from 0."],
+  ["an unknown type", () => tensor([1], { dtype: "f64" as "f32" }), "[tensor] tensor: \"f64\" is not a type; allowed are f32, i32, bf16."],
+  ["an unknown type of zeros", () => zeros([1], { dtype: "float" as "f32" }), "[tensor] full: \"float\" is not a type"],
+  ["an unknown type of a parameter", () => new Parameter(null, [1], { dtype: "f16" as "f32" }), "[tensor] Parameter: \"f16\" is not a type"],
+  ["an unknown type of an input", () => capture({ x: { shape: [1], dtype: "f64" as "f32" } }, ({ x }) => x).outputs, "[tensor] capture input x: \"f64\" is not a type"],
+  ["to another device", () => x.to("metal" as "cpu"), "[tensor] to: (2, 3): \"metal\" is neither a type (f32, bf16, i32) nor an available device (only \"cpu\")."],
+  ["zeros on another device", () => zeros([1], { device: "cuda" as "cpu" }), "[tensor] full: device \"cuda\" is not available; found only \"cpu\"."],
+  ["a parameter on another device", () => new Parameter(null, [1], { device: "metal" as "cpu" }), "[tensor] Parameter: device \"metal\" is not available"],
+  ["a parameter of another shape", () => new Parameter(ones([3, 2]), [2, 3]), "[tensor] Parameter: (2, 3) and (3, 2): shapes must be the same."],
+  ["types in a product", () => x.matmul(zeros([3, 2], { dtype: "i32" })), "[tensor] matmul: (2, 3) and (3, 2): of type f32 and i32; both must be f32 or bf16."],
+  ["types in linear", () => F.linear(x, ones([4, 3]), ones([4]).to("bf16")), "[tensor] linear: (2, 3) and (4, 3) and (4): of type f32 and f32 and bf16; x and w must be f32 or bf16, the bias f32."],
+  ["types in cat", () => cat([x, x.to("bf16")]), "[tensor] cat: (2, 3) and (2, 3): of type f32 and bf16."],
+  ["types in attention", () => F.attention(ones([1, 1, 1, 4]), ones([1, 1, 1, 4]).to("bf16"), ones([1, 1, 1, 4])), "of type f32 and bf16 and f32; all must be f32"],
   ["another device", () => tensor([1], { device: "metal" as "cpu" }), "device \"metal\" is not available"],
   ["integers with gradients", () => tensor([1], { dtype: "i32", requiresGrad: true }), "a i32 tensor cannot require gradients"],
 ];
@@ -142,6 +159,42 @@ test("instructions that reach past an arena, or forge one, are refused", () => {
   arena.release();
 });
 
+test("only cpu exists, and says so", () => {
+  expect([x.device, x.to("cpu") === x, tensor([1], { device: "cpu" }).item()]).toEqual(["cpu", true, 1]);
+});
+
+describe("memory beyond the machine is refused before anything is computed", () => {
+  test.each<[string, () => unknown, RegExp]>([
+    ["numbers", () => zeros([16384, 16384]), /^\[tensor\] numbers in JavaScript: [\d,]+ bytes are needed, this machine has 1,000,000,000\.$/],
+    ["random numbers", () => rand([2 ** 28], { seed: 1 }), /^\[tensor\] numbers in JavaScript: /],
+    ["parameters", () => new Parameter(null, [16384, 16384]), /^\[tensor\] parameters: /],
+    ["results", () => ones([16384, 1]).matmul(ones([1, 16384])), /^\[tensor\] activations: /],
+    ["programs", () => capture({ x: { shape: [16384, 16384] } }, () => {}), /^\[tensor\] this program: /],
+  ])("%s", (_, action, words) => {
+    const before = memory();
+    const limit = spyOn(process, "constrainedMemory").mockReturnValue(1e9);
+    try {
+      const error = failure(action);
+      expect(error.kind).toBe("resources");
+      expect(error.message).toMatch(words);
+    } finally {
+      limit.mockRestore();
+    }
+    expect({ ...memory(), data: 0 }).toEqual({ ...before, data: 0 });
+  });
+
+  test("all kinds together count", () => {
+    const limit = spyOn(process, "constrainedMemory").mockReturnValue(300e6 + Object.values(memory()).reduce((sum, bytes) => sum + bytes, 0));
+    const w = new Parameter(null, [50_000_000]);
+    try {
+      expect(failure(() => capture({ x: { shape: [50_000_000] } }, () => {})).kind).toBe("resources");
+    } finally {
+      limit.mockRestore();
+      w.release();
+    }
+  });
+});
+
 describe("debug mode", () => {
   test("names the operation where the first NaN or infinity appears", () => {
     setDebug(true);
@@ -155,5 +208,62 @@ describe("debug mode", () => {
       setDebug(false);
     }
     expect(tensor([-1]).sqrt().add(1).item()).toBeNaN();
+  });
+
+  /** Does something in debug mode. */
+  const debugging = <T>(action: () => T): T => {
+    setDebug(true);
+    try {
+      return action();
+    } finally {
+      setDebug(false);
+    }
+  };
+
+  test("names data and weights that were bad before, and gradients that became so", () => {
+    const bad = new Parameter(Float32Array.of(1, NaN, Infinity), [3]);
+    expect(failure(() => debugging(() => bad.mul(2))).message).toBe("[tensor] mul: (3): input 1 holds 2 NaN or infinite numbers before anything was computed.");
+    expect(failure(() => debugging(() => F.mseLoss(ones([2]), tensor([1, -Infinity])))).message).toBe("[tensor] sub: (2) and (2): input 2 holds 1 NaN or infinite numbers before anything was computed.");
+    const w = new Parameter(Float32Array.of(4, 0), [2]);
+    expect(failure(() => debugging(() => w.sqrt().sum().backward())).message).toBe("[tensor] sqrt: (2): backward: 1 of 2 numbers of the gradient of input 1 are NaN or infinite, the first in this step.");
+    w.zeroGrad();
+    debugging(() => w.add(1).sqrt().sum().backward());
+    for (const each of [bad, w]) each.release();
+  });
+
+  test("in a program that was captured in it, names what went wrong first in a run, and goes on with good data", async () => {
+    const w = new Parameter(Float32Array.of(1, 1), [2]);
+    const optimizer = new optim.SGD([w], { lr: 0.5 });
+    const program = debugging(() => capture({ x: { shape: [2] } }, ({ x }) => {
+      optimizer.zeroGrad();
+      const loss = x.mul(w).log().sum();
+      loss.backward();
+      optimizer.step();
+      return loss;
+    }));
+    const run = (...x: number[]): string => failure(() => program.runNow({ x: Float32Array.from(x) })).message;
+    expect(run(1, NaN)).toBe("[tensor] mul: (2) and (2): input 1 (the program's input x) holds 1 NaN or infinite numbers before anything was computed.");
+    expect(run(1, 0)).toBe("[tensor] log: (2): 1 of 2 results are NaN or infinite, the first in this step.");
+    expect(await program.run({ x: Float32Array.of(0, 1) }).then(() => "", (error) => (error as Error).message)).toContain("log: (2): 1 of 2 results");
+    expect([w.toList(), optimizer.steps]).toEqual([[1, 1], 0]);
+    program.runNow({ x: Float32Array.of(1, 2) });
+    expect([w.toList(), optimizer.steps]).toEqual([[0.5, 0.5], 1]);
+    w.copy_(Float32Array.of(NaN, 1));
+    expect(run(1, 1)).toBe("[tensor] mul: (2) and (2): input 2 holds 1 NaN or infinite numbers before anything was computed.");
+    program.release();
+    optimizer.release();
+    w.release();
+  });
+
+  test("gives the same numbers as without it", () => {
+    const w = new Parameter(Float32Array.from({ length: 12 }, (_, i) => i / 10), [4, 3]);
+    const run = (): number[] => {
+      w.zeroGrad();
+      const loss = F.linearCrossEntropy(ones([2, 3]), w, tensor([1, 3], { dtype: "i32" }));
+      loss.backward();
+      return [loss.item(), ...w.grad!.toArray()];
+    };
+    expect(debugging(run)).toEqual(run());
+    w.release();
   });
 });

@@ -3,9 +3,9 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { totalmem } from "node:os";
 import { machine } from "../src/native/machine.ts";
-import { beforeUpdate, emit, memory } from "../src/tensor/device.ts";
+import { capturing, emit, memory } from "../src/tensor/device.ts";
 import * as F from "../src/tensor/functional.ts";
-import { capture, flush, manualSeed, noGrad, Parameter, randn, tensor, trainingStep, useThreads, type Tensor } from "../src/tensor/egg.ts";
+import { capture, flush, manualSeed, nn, noGrad, Parameter, randn, tensor, trainingStep, useThreads, type Tensor } from "../src/tensor/egg.ts";
 import { settleGradient } from "../src/tensor/value.ts";
 import { failure } from "./failure.ts";
 
@@ -135,11 +135,11 @@ describe("a captured step", () => {
   test("ids out of range end it as a data error that says where, and nothing is updated", async () => {
     const model = new Small();
     const before = model.numbers();
-    let [begun, undone] = [0, 0];
+    let [begun, ended] = [0, 0];
     const program = capture({ x: { shape: [2, 9], dtype: "i32" }, y: { shape: [2, 9], dtype: "i32" } }, ({ x, y }) => {
       model.zeroGrad();
       model.loss(x, y).backward();
-      beforeUpdate(() => begun++, () => undone++);
+      capturing()!.aroundRun(() => begun++, () => ended++);
       model.update(settings);
     });
     const step = trainingStep();
@@ -150,9 +150,9 @@ describe("a captured step", () => {
       expect(error!.message).toMatch(/ 5\.$/);
     }
     expect(model.numbers()).toEqual(before);
-    expect([begun, undone, trainingStep()]).toEqual([3, 3, step]);
+    expect([begun, ended, trainingStep()]).toEqual([3, 0, step]);
     expect(await program.run({ x: ids, y: targets })).toBe(true);
-    expect([begun, undone, trainingStep()]).toEqual([4, 3, step + 1]);
+    expect([begun, ended, trainingStep()]).toEqual([4, 1, step + 1]);
     program.release();
     model.release();
   });
@@ -182,7 +182,7 @@ describe("a captured step", () => {
       kept = x.add(1);
     });
     expect(failure(() => program.runNow({} as never)).message).toContain("the input x (2) is missing");
-    expect(failure(() => program.runNow({ x: new Float32Array(3) })).message).toContain("3 values of 4 bytes for a f32 tensor (2)");
+    expect(failure(() => program.runNow({ x: new Float32Array(3) })).message).toContain("[tensor] program input x: 3 values in Float32Array for a f32 tensor (2), which takes 2 in Float32Array.");
     expect(failure(() => kept!.add(1)).message).toContain("died at the end of capture");
     program.release();
   });
@@ -273,4 +273,36 @@ test("a cache is filled in place and read by attention", () => {
   });
   expect(failure(() => F.assign(cache, 1, 4, tensor([[[[1, 2]]]]))).message).toContain("assign: (1, 4, 1, 2) and (1, 1, 1, 2)");
   cache.release();
+});
+
+describe("patch", () => {
+  test("one captured step generates at every position what fresh instructions give, and refuses what does not fit", () => {
+    const room = 9;
+    manualSeed(3);
+    const layer = new nn.MultiHeadAttention(16, 2, { rope: {} });
+    const rows = randn([room, 16], { seed: 8 }).toArray();
+    const fresh = layer.cache(1, room);
+    const expected = Array.from({ length: room }, (_, t) => noGrad(() => layer.forward(tensor(rows.subarray(16 * t, 16 * t + 16)).reshape(1, 1, 16), fresh)).toList());
+    const cache = layer.cache(1, room);
+    const step = capture({ x: { shape: [1, 1, 16] } }, ({ x }) => ({ y: noGrad(() => layer.forward(x, cache)) }));
+    // Attention asks for the cache's length before each run, and patches where rows go and how many keys there are.
+    const found = Array.from({ length: room }, (_, t) => {
+      step.runNow({ x: rows.subarray(16 * t, 16 * t + 16) });
+      return step.outputs.y.toList();
+    });
+    expect(found).toEqual(expected);
+    const before = step.outputs.y.toList();
+    const [rope, copy, attention] = ["rope", "copy", "attention"].map((name) => step.operations().findIndex(({ op }) => op === name)) as [number, number, number];
+    expect(failure(() => step.patch(attention, "kv_len", 2 ** 31)).message).toContain("attention: k: ");
+    expect(failure(() => step.patch(attention, "kv_len", 1.5)).message).toContain("attention: kv_len: 1.5 is not a u32");
+    expect(failure(() => step.patch(copy, "y", 2 ** 45)).message).toContain("copy: y: 64 bytes at 35184372088832 reach past the arena's");
+    expect(failure(() => step.patch(rope, "colour", 1)).message).toContain("(rope) has no colour");
+    expect(failure(() => step.patch(step.instructions, "y", 1)).message).toContain("there is none");
+    expect(failure(() => step.runNow({ x: rows.subarray(0, 16) })).message).toContain("1 positions after 9 do not fit the cache's 9");
+    cache.rewind(room - 1);
+    step.runNow({ x: rows.subarray(16 * (room - 1)) });
+    expect(step.outputs.y.toList()).toEqual(before);
+    step.release();
+    for (const each of [fresh, cache]) each.release();
+  });
 });

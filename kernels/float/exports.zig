@@ -89,6 +89,7 @@ fn createProgram(handle: u32, buffer: []const u8, result: *align(1) abi.RunResul
     errdefer owned.program.deinit();
     result.* = std.mem.zeroes(abi.RunResult);
     try link(context, &owned.program, buffer, result);
+    owned.program.keep(std.mem.bytesAsSlice(ops.Instruction, buffer)) catch return objects.outOfMemory("a program", buffer.len);
     owned.arenas = try arenasOf(buffer);
     errdefer gpa.free(owned.arenas);
     out.* = try objects.objects.add(.{ .program = owned });
@@ -133,6 +134,23 @@ fn link(context: *Context, program: *Program, buffer: []const u8, out: *align(1)
         return fail(err, "{s}: {s}", .{ name, linker.message[0..linker.message_length] });
     };
     context.executor.reserve(program) catch return objects.outOfMemory("the workspace", program.workspace + program.scratch * context.pool.workers.len);
+}
+
+/// Changes one number among an instruction's arguments before the next run: `field` is its byte in them (ops.zig), `value` the
+/// number; of a reference, its offset in its arena. Checked as when the program was made; on an error nothing changes.
+pub export fn egg_float_program_patch(program: u32, instruction: u32, field: u32, value: f64) i32 {
+    return finish(patchProgram(program, instruction, field, value));
+}
+
+fn patchProgram(handle: u32, instruction: u32, field: u32, value: f64) abi.Error!void {
+    const owned = try object(handle, .program);
+    const context = owned.context;
+    try objects.idle(context);
+    if (instruction >= owned.program.source.len) return fail(error.BadArgument, "instruction {d} of {d}", .{ instruction, owned.program.source.len });
+    var linker: ops.Link = .{ .lanes = context.floats.lanes, .context = context, .find = findArena };
+    owned.program.patch(instruction, field, value, context.floats, &linker) catch |err| {
+        return fail(err, "{t}: {s}", .{ owned.program.instructions[instruction].op, linker.message[0..linker.message_length] });
+    };
 }
 
 fn findArena(_: *anyopaque, handle: u32) ops.Error![]align(64) u8 {

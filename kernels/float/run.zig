@@ -29,6 +29,8 @@ pub const Outcome = union(enum) { done, cancelled, fault: Fault };
 pub const Program = struct {
     instructions: []Linked = &.{},
     capacity: []Linked = &.{},
+    /// The arguments as they came, for `patch`; only of programs that are kept.
+    source: []ops.Instruction = &.{},
     workspace: usize = 0,
     scratch: usize = 0,
     /// From here on a program is not cancelled: the first optimizer step, or the end. Weights are never updated by halves.
@@ -64,20 +66,74 @@ pub const Program = struct {
         program.commit = @intCast(source.len);
         for (source, program.instructions, 0..) |*from, *to, i| {
             failed.* = @intCast(i);
-            const op = std.enums.fromInt(ops.Op, from.op) orelse return link.fail(error.BadArgument, "operation {d} is unknown", .{from.op});
-            const plan = list.planners[from.op] orelse return link.fail(error.Unsupported, "not in this build", .{});
-            const kernel = table.run[from.op] orelse return link.fail(error.Unsupported, "not in this tier", .{});
-            to.* = .{ .args = from.args, .op = op, .tag = from.tag, .run = kernel, .plan = undefined, .serial = undefined, .ns = 0 };
-            to.plan = try plan(&to.args, link);
-            to.serial = to.plan.work <= serial_work;
-            if (!to.serial) program.all_serial = false;
-            program.workspace = @max(program.workspace, to.plan.workspace);
-            program.scratch = @max(program.scratch, to.plan.scratch);
-            if (op == .optimize) program.commit = @min(program.commit, failed.*);
+            to.* = try linked(from, table, link);
+            program.makeRoom(to);
+            if (to.op == .optimize) program.commit = @min(program.commit, failed.*);
+        }
+    }
+
+    fn linked(from: *align(1) const ops.Instruction, table: *const ops.Table, link: *ops.Link) ops.Error!Linked {
+        const op = std.enums.fromInt(ops.Op, from.op) orelse return link.fail(error.BadArgument, "operation {d} is unknown", .{from.op});
+        const plan = list.planners[from.op] orelse return link.fail(error.Unsupported, "not in this build", .{});
+        const kernel = table.run[from.op] orelse return link.fail(error.Unsupported, "not in this tier", .{});
+        var to: Linked = .{ .args = from.args, .op = op, .tag = from.tag, .run = kernel, .plan = undefined, .serial = undefined, .ns = 0 };
+        to.plan = try plan(&to.args, link);
+        to.serial = to.plan.work <= serial_work;
+        return to;
+    }
+
+    fn makeRoom(program: *Program, instruction: *const Linked) void {
+        if (!instruction.serial) program.all_serial = false;
+        program.workspace = @max(program.workspace, instruction.plan.workspace);
+        program.scratch = @max(program.scratch, instruction.plan.scratch);
+    }
+
+    /// Keeps the arguments, so that they can be patched.
+    pub fn keep(program: *Program, source: []align(1) const ops.Instruction) error{OutOfMemory}!void {
+        program.source = try std.heap.page_allocator.alloc(ops.Instruction, source.len);
+        @memcpy(program.source, source);
+    }
+
+    /// Changes one number among the arguments of an instruction: the field at byte `offset` of them; of a reference, its place in
+    /// its arena. All is checked and planned again; on an error nothing changes.
+    pub fn patch(program: *Program, index: usize, offset: u32, value: f64, table: *const ops.Table, link: *ops.Link) ops.Error!void {
+        var from = program.source[index];
+        var found = false;
+        switch (@as(ops.Op, @enumFromInt(from.op))) {
+            inline else => |op| {
+                const args: *ops.ArgsOf(op) = @ptrCast(&from.args);
+                inline for (@typeInfo(ops.ArgsOf(op)).@"struct".fields) |field| {
+                    if (offset == @offsetOf(ops.ArgsOf(op), field.name)) {
+                        found = true;
+                        try set(&@field(args, field.name), value, field.name, link);
+                    }
+                }
+            },
+        }
+        if (!found) return link.fail(error.BadArgument, "no argument at byte {d}", .{offset});
+        const to = try linked(&from, table, link);
+        program.source[index] = from;
+        program.instructions[index] = to;
+        program.makeRoom(&to);
+    }
+
+    fn set(field: anytype, value: f64, name: []const u8, link: *ops.Link) ops.Error!void {
+        const T = @typeInfo(@TypeOf(field)).pointer.child;
+        switch (T) {
+            f32, f64 => field.* = @floatCast(value),
+            u32, i32, u64 => {
+                const most: f64 = @floatFromInt(@min(std.math.maxInt(T), 1 << 53));
+                if (@floor(value) != value or value < std.math.minInt(T) or value > most) return link.fail(error.BadArgument, "{s}: {d} is not a {s}", .{ name, value, @typeName(T) });
+                field.* = @intFromFloat(value);
+            },
+            ops.Ref => try set(&field.at, value, name, link),
+            else => return link.fail(error.BadArgument, "{s} cannot be changed", .{name}),
         }
     }
 
     pub fn deinit(program: *Program) void {
+        if (program.source.len != 0) std.heap.page_allocator.free(program.source);
+        program.source = &.{};
         if (program.capacity.len != 0) std.heap.page_allocator.free(program.capacity);
         program.capacity = &.{};
         program.instructions = &.{};

@@ -57,6 +57,7 @@ export const functions = {
   egg_float_arena_read: status("u32", "f64", "buffer", "u32"),
   egg_float_run: status("u32", "buffer", "u32", "buffer"),
   egg_float_program_create: status("u32", "buffer", "u32", "buffer", "buffer"),
+  egg_float_program_patch: status("u32", "u32", "u32", "f64"),
   egg_float_program_start: status("u32", "u32"),
   egg_float_program_run: status("u32", "u32", "buffer"),
   egg_float_program_finish: status("u32", "buffer"),

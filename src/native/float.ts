@@ -134,6 +134,13 @@ export class InstructionList {
     }));
   }
 
+  /** A whole number among an instruction's arguments; null where its operation has none of that name. */
+  number(instruction: number, field: string): number | null {
+    const base = instruction * instruction_bytes;
+    const slot = slots[this.#view.getUint32(base, true)]!.find(({ name }) => name === field);
+    return slot === undefined ? null : this.#view.getUint32(base + slot.at, true);
+  }
+
   #grow(): void {
     const larger = new Uint8Array(new ArrayBuffer(2 * this.#bytes.length));
     larger.set(this.#bytes);
@@ -177,6 +184,7 @@ export class NativeProgram {
   readonly context: Context;
   readonly count: number;
   readonly #handle: number;
+  readonly #ops: readonly OpName[];
   readonly #result = emptyRecord("RunResult");
 
   constructor(context: Context, list: InstructionList) {
@@ -185,7 +193,19 @@ export class NativeProgram {
     call("egg_float_program_create", [context.handle, bytes, bytes.length, emptyRecord("RunResult"), out]);
     this.context = context;
     this.count = list.count;
+    this.#ops = list.heads().map(({ op }) => op);
     this.#handle = out.getUint32(0, true);
+  }
+
+  /**
+   * Changes one number among an instruction's arguments, for all runs from now on: a size, a position, a factor; of an operand,
+   * its place in its arena in bytes. Checked as when the program was made: on an error nothing changes.
+   */
+  patch(instruction: number, field: string, value: number): void {
+    const op = this.#ops[instruction];
+    const slot = op === undefined ? undefined : slots[op_numbers.get(op)!]!.find(({ name }) => name === field);
+    if (slot === undefined) throw new EggError("internal", `[tensor] patch: instruction ${instruction} (${op ?? "there is none"}) has no ${field}.`);
+    call("egg_float_program_patch", [this.#handle, instruction, slot.at - args_at, value]);
   }
 
   /** Runs it and returns when it is done. @returns seconds in kernels where `timed`, else 0 */

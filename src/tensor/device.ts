@@ -1,10 +1,10 @@
 // Where instructions go: into a queue that is run when a value is read (eager), or into the list of a program that is being
 // captured. Also threads, scopes of memory, and names for profiles. Not operations (ops.ts). Read next: memory.ts, tape.ts.
 import { EggError } from "../errors.ts";
-import { InstructionList, runInstructions } from "../native/float.ts";
+import { InstructionList, runInstructions, workspaceBytes } from "../native/float.ts";
 import type { OpName, Values } from "../native/instructions.ts";
 import { openContext, type Context, type TierName } from "../native/machine.ts";
-import { Buffer, Pool } from "./memory.ts";
+import { Buffer, holdings, Pool, type Holding } from "./memory.ts";
 
 /** Parameters and other tensors that live until they are released. */
 export const persistent = new Pool("parameters", 1 << 20);
@@ -23,7 +23,14 @@ const contexts = new Map<string, Context>();
 
 /** The threads and kernels that run instructions: one thread a core, the fastest tier, unless `useThreads` said otherwise. */
 export function context(): Context {
-  return (current ??= openContext(0));
+  return (current ??= opened(0));
+}
+
+function opened(threads: number, tier?: TierName): Context {
+  const key = `${threads} ${tier ?? ""}`;
+  let found = contexts.get(key);
+  if (found === undefined) contexts.set(key, (found = openContext(threads, tier)));
+  return found;
 }
 
 /**
@@ -32,10 +39,7 @@ export function context(): Context {
  */
 export function useThreads(threads: number, tier?: TierName): void {
   flush();
-  const key = `${threads} ${tier ?? ""}`;
-  let found = contexts.get(key);
-  if (found === undefined) contexts.set(key, (found = openContext(threads, tier)));
-  current = found;
+  current = opened(threads, tier);
 }
 
 // ---- where instructions go
@@ -46,7 +50,10 @@ export interface Recorder {
   buffer(bytes: number): Buffer;
   /** Memory that keeps its values from run to run, for what is data to the captured function. */
   constant(values: NodeJS.TypedArray): Buffer;
-  beforeRun(action: () => void, undo: () => void): void;
+  /** Does something in JavaScript before each run, and after each that ended well: not cancelled, and no id out of range. */
+  aroundRun(before: () => void, after: () => void): void;
+  /** A number of an instruction that is asked for again before each run; of an operand, its place in its arena in bytes. */
+  vary(instruction: number, field: string, value: () => number): void;
   /** i32: the number of the step that a run is. */
   stepNumber(): Buffer;
 }
@@ -64,8 +71,31 @@ export function recordInto(next: Recorder | null): void {
   recorder = next;
 }
 
+/** An operation that is put off until it is known what follows it. */
+let delayed: { owner: object; action: () => void } | null = null;
+
+/** Puts off what `action` emits until anything else is emitted or run, unless `withdraw` comes first. */
+export function delay(owner: object, action: () => void): void {
+  hurry();
+  delayed = { owner, action };
+}
+
+/** Takes back what was put off, if it is `owner`'s and still waits. */
+export function withdraw(owner: object): boolean {
+  if (delayed?.owner !== owner) return false;
+  delayed = null;
+  return true;
+}
+
+function hurry(): void {
+  const waiting = delayed;
+  delayed = null;
+  waiting?.action();
+}
+
 /** Appends an instruction (kernels/float/ops.zig says what it does). */
 export function emit<O extends OpName>(op: O, values: Values<O>): void {
+  if (delayed !== null) hurry();
   const list = recorder === null ? queue : recorder.list;
   list.add(op, values, tag());
   if (recorder === null && queue.count >= queue_max) flush();
@@ -73,6 +103,7 @@ export function emit<O extends OpName>(op: O, values: Values<O>): void {
 
 /** Runs what is queued. Results can be read afterwards. */
 export function flush(): void {
+  if (delayed !== null) hurry();
   if (queue.count === 0) return;
   try {
     runInstructions(context(), queue);
@@ -82,15 +113,6 @@ export function flush(): void {
   } finally {
     queue.clear();
   }
-}
-
-/**
- * Does something in JavaScript before what is emitted next runs: now, or before each run of the program being captured.
- * @param undo is called when such a run did not come to its update: it was cancelled, or an id was out of range
- */
-export function beforeUpdate(action: () => void, undo: () => void = () => {}): void {
-  if (recorder === null) action();
-  else recorder.beforeRun(action, undo);
 }
 
 // ---- memory of a step
@@ -133,6 +155,7 @@ export function currentScope(): Scope {
 
 /** Opens a scope inside the current one. Close it with `closeScope(outer)`. */
 export function openScope(): Scope {
+  hurry();
   const outer = scope;
   scope = new Scope(outer);
   return outer;
@@ -178,9 +201,13 @@ export function upload(values: NodeJS.TypedArray): Buffer {
   return buffer;
 }
 
-/** Bytes of native memory: parameters with gradients and optimizer state, activations, data. */
-export function memory(): { parameters: number; activations: number; data: number; peak: number } {
-  return { parameters: persistent.blocks.reduce((sum, block) => sum + block.bytes, 0), activations: activations.bytes, data: uploads.bytes, peak: activations.peak };
+/**
+ * Bytes of native memory, all of it, by what it is for: results of operations are activations, copies of JavaScript numbers
+ * data; programs hold their own of both. `workspace` is what threads need in between.
+ */
+export function memory(): Record<Holding, number> & { workspace: number } {
+  const workspace = [...contexts.values()].reduce((sum, each) => sum + workspaceBytes(each), 0);
+  return { ...holdings, workspace };
 }
 
 // ---- names

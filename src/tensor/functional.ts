@@ -8,7 +8,7 @@ import * as element from "./ops-elementwise.ts";
 import * as model from "./ops-model.ts";
 import { around, emitCopy } from "./ops-shape.ts";
 import { checkpoint as recompute, refuse } from "./tape.ts";
-import { computeType, run, Tensor, type Parameter } from "./tensor.ts";
+import { computeIn, computeType, run, Tensor, type Parameter } from "./tensor.ts";
 import { bytesOf } from "./value.ts";
 
 /** act(x w^T + b): x (..., in), w (out, in), b (out) -> (..., out). */
@@ -19,6 +19,11 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null, activati
 /** Rows of a table: ids (...) i32, table (V, D) -> (..., D). An id out of range is an EggError("data") when it is run. */
 export function embedding(ids: Tensor, table: Tensor): Tensor {
   return run(model.embedding, [ids, table], null);
+}
+
+/** x (B, T, D) plus rows start .. start + T of a table (room, D): learned positions. A function of `start` is asked at each run of a program. */
+export function addPositions(x: Tensor, table: Tensor, start: number | (() => number) = 0): Tensor {
+  return run(model.addPositions, [x, table], { start: typeof start === "number" ? () => start : start });
 }
 
 /** (x - mean) / sqrt(variance + eps) * weight + bias over the last axis. */
@@ -69,11 +74,20 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: { causal?: b
   return run(heads.attention, [q, k, v], { causal: options.causal ?? true, scale: options.scale ?? null, kvLength: options.kvLength ?? null });
 }
 
+export interface PackedSettings { heads: number; kvHeads?: number; causal?: boolean; scale?: number; rope?: RopeSettings | null }
+const packedOptions = ({ heads, kvHeads = heads, causal = true, scale, rope }: PackedSettings): heads.PackedOptions => ({ heads, kvHeads, causal, scale: scale ?? null, rope: rope ? ropeOptions(rope) : null });
+
 /** Self-attention over packed rows [queries | keys | values] of all heads: (B, T, (H + 2K) d) -> (B, T, H d). */
-export function attentionPacked(x: Tensor, options: { heads: number; kvHeads?: number; causal?: boolean; scale?: number; rope?: RopeSettings | null }): Tensor {
-  return run(heads.attentionPacked, [x], {
-    heads: options.heads, kvHeads: options.kvHeads ?? options.heads, causal: options.causal ?? true, scale: options.scale ?? null, rope: options.rope ? ropeOptions(options.rope) : null,
-  });
+export function attentionPacked(x: Tensor, options: PackedSettings): Tensor {
+  return run(heads.attentionPacked, [x], packedOptions(options));
+}
+
+/**
+ * attentionPacked where rows follow on those that keys and values (B, room, K, d) hold already: they get the new rows behind
+ * `filled()` others. No gradient.
+ */
+export function attentionCached(x: Tensor, keys: Tensor, values: Tensor, filled: () => number, options: PackedSettings): Tensor {
+  return run(heads.attentionCached, [x, keys, values], { ...packedOptions(options), filled });
 }
 
 interface LossOptions { ignoreIndex?: number; reduction?: "mean" | "sum" }
@@ -111,7 +125,8 @@ export function assign(destination: Parameter, axis: number, start: number, sour
 
 /** action(...inputs), keeping only inputs and result; backward computes the inside again. Parameters used inside get gradients. */
 export function checkpoint(action: (...inputs: Tensor[]) => Tensor, ...inputs: Tensor[]): Tensor {
-  return recompute((shape, dtype) => new Tensor(shape, dtype), action, inputs, (value) => {
+  const compute = computeType(); // backward may be called outside computeIn
+  return recompute((shape, dtype) => new Tensor(shape, dtype), (...inner: Tensor[]) => computeIn(compute, () => action(...inner)), inputs, (value) => {
     if (value.isPersistent || value.data !== null) return value as Tensor;
     const copy = (value as Tensor).detach();
     copy.requiresGrad = value.requiresGrad;

@@ -9,42 +9,84 @@ import type { Operand } from "../native/instructions.ts";
 const alignment = 64;
 const align = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
 
-/** An arena of a pool, with arenas of the same size and layout beside it: gradients, optimizer state. */
+/** What native memory is held for. */
+export type Holding = "parameters" | "gradients" | "optimizers" | "activations" | "programs" | "data";
+
+/** Bytes that were ever used of all arenas that there are; the rest of an arena is not real memory yet. */
+export const holdings: Record<Holding, number> = { parameters: 0, gradients: 0, optimizers: 0, activations: 0, programs: 0, data: 0 };
+
+/** @throws EggError("resources") where the system does not give that much */
+function newArena(what: Holding, bytes: number): NativeArena {
+  try {
+    return new NativeArena(bytes);
+  } catch (error) {
+    if (!(error instanceof EggError && error.message.startsWith("[native] an arena needs"))) throw error;
+    throw refusal(what, bytes, "the system does not give them");
+  }
+}
+
+/** An arena of zeros, all of which will be used. @throws EggError("resources") where the system does not give that much */
+export function takeArena(what: Holding, bytes: number): NativeArena {
+  const arena = newArena(what, bytes);
+  holdings[what] += bytes;
+  return arena;
+}
+
+export function giveArena(what: Holding, arena: NativeArena): void {
+  arena.release();
+  holdings[what] -= arena.bytes;
+}
+
+/** An arena of a pool, and one of the same size and layout for the gradients of what is in it. */
 export class Block {
   readonly arena: NativeArena;
-  readonly #mirrors = new Map<string, NativeArena>();
+  readonly #what: Holding;
+  #gradients: NativeArena | null = null;
   /** Bytes from the start that were ever used; all behind are zeros. */
-  #touched = 0;
+  #used = 0;
 
-  constructor(bytes: number) {
-    this.arena = new NativeArena(bytes);
+  constructor(what: Holding, bytes: number) {
+    this.#what = what;
+    this.arena = newArena(what, bytes);
   }
 
-  /** The arena that holds at an offset what belongs to this block's buffer there; made (zeros) when first asked for. */
-  mirror(name: string): NativeArena {
-    let found = this.#mirrors.get(name);
-    if (found === undefined) this.#mirrors.set(name, (found = new NativeArena(this.arena.bytes)));
-    return found;
-  }
-
-  hasMirror(name: string): boolean {
-    return this.#mirrors.has(name);
-  }
-
-  /** Makes a buffer zeros, here and in the mirrors, with the gap behind it. */
-  clear(buffer: Buffer): void {
-    const end = buffer.offset + align(Math.max(buffer.bytes, 1));
-    if (buffer.offset < this.#touched) {
-      const zeros = new Uint8Array(new ArrayBuffer(Math.min(end - buffer.offset, 1 << 20)));
-      for (const arena of [this.arena, ...this.#mirrors.values()]) {
-        for (let at = buffer.offset; at < end; at += zeros.length) arena.write(at, zeros.subarray(0, end - at));
-      }
+  /** The arena that holds at an offset the gradient of this block's buffer there; made (zeros) when first asked for. */
+  get gradients(): NativeArena {
+    if (this.#gradients === null) {
+      this.#gradients = newArena("gradients", this.arena.bytes);
+      holdings.gradients += this.#used;
     }
-    this.#touched = Math.max(this.#touched, end);
+    return this.#gradients;
   }
 
-  get bytes(): number {
-    return this.arena.bytes * (1 + this.#mirrors.size);
+  /** Bytes that gradients will take which are not there yet. */
+  get missing(): number {
+    return this.#gradients === null ? this.#used : 0;
+  }
+
+  /** From now on the memory up to `end` is used. @returns whether what begins at `start` was used before, and is not zeros */
+  use(start: number, end: number): boolean {
+    const before = start < this.#used;
+    const more = Math.max(0, end - this.#used);
+    holdings[this.#what] += more;
+    if (this.#gradients !== null) holdings.gradients += more;
+    this.#used += more;
+    return before;
+  }
+
+  release(): void {
+    this.arena.release();
+    holdings[this.#what] -= this.#used;
+  }
+
+  /** Makes a buffer and its gradient zeros, with the gap behind it. */
+  clear({ offset, bytes, reused }: Buffer): void {
+    if (!reused) return;
+    const end = offset + align(Math.max(bytes, 1));
+    const zeros = new Uint8Array(new ArrayBuffer(Math.min(end - offset, 1 << 20)));
+    for (const arena of this.#gradients === null ? [this.arena] : [this.arena, this.#gradients]) {
+      for (let at = offset; at < end; at += zeros.length) arena.write(at, zeros.subarray(0, end - at));
+    }
   }
 }
 
@@ -72,6 +114,8 @@ export class Buffer implements Operand {
   arena = 0;
   offset = 0;
   block: Block | null = null;
+  /** Something else was here before: not zeros. */
+  reused = false;
   readonly bytes: number;
   /** Gradients may be shared; the last to let go frees. */
   users = 1;
@@ -111,26 +155,18 @@ interface Range { block: Block; offset: number; bytes: number }
 
 /** Memory that grows by whole arenas and never moves. After a step like the one before it has all it needs. */
 export class Pool {
-  readonly #what: string;
+  readonly #what: Holding;
   readonly #first: number;
   readonly blocks: Block[] = [];
   /** In the order of blocks and offsets; neighbours are joined. */
   #free: Range[] = [];
-  used = 0;
-  peak = 0;
 
   /**
-   * @param what for messages: "activations"
    * @param first bytes of the first arena; later ones are at least as large as all before
    */
-  constructor(what: string, first: number) {
+  constructor(what: Holding, first: number) {
     this.#what = what;
     this.#first = first;
-  }
-
-  /** Bytes of all arenas, without mirrors. */
-  get bytes(): number {
-    return this.blocks.reduce((sum, block) => sum + block.arena.bytes, 0);
   }
 
   /** @throws EggError("resources") where the machine has not that much memory */
@@ -146,11 +182,10 @@ export class Pool {
     buffer.block = range.block;
     buffer.arena = range.block.arena.handle;
     buffer.offset = range.offset;
+    buffer.reused = range.block.use(range.offset, range.offset + size);
     range.offset += size;
     range.bytes -= size;
     if (range.bytes === 0) this.#free.splice(place, 1);
-    this.used += size;
-    this.peak = Math.max(this.peak, this.used);
     return buffer;
   }
 
@@ -160,7 +195,6 @@ export class Pool {
     if (block === null) throw new EggError("internal", "[tensor] a buffer was given back twice.");
     buffer.block = null;
     buffer.arena = 0;
-    this.used -= bytes;
     const index = this.blocks.indexOf(block);
     let at = this.#free.findIndex((range) => range.block === block ? range.offset > offset : this.blocks.indexOf(range.block) > index);
     if (at < 0) at = this.#free.length;
@@ -179,11 +213,12 @@ export class Pool {
   }
 
   #grow(size: number): void {
-    const bytes = align(Math.max(size, this.#first, this.bytes));
+    const have = this.blocks.reduce((sum, block) => sum + block.arena.bytes, 0);
+    const bytes = align(Math.max(size, this.#first, have));
     // All that is taken plus this must fit; where only the spare room does not, take no spare room.
-    const wanted = this.bytes + bytes <= machineBytes() / 2 ? bytes : size;
-    checkMemory(this.#what, wanted, this.bytes);
-    const block = new Block(wanted);
+    const wanted = have + bytes <= machineBytes() / 2 ? bytes : size;
+    checkMemory(this.#what, wanted);
+    const block = new Block(this.#what, wanted);
     this.blocks.push(block);
     this.#free.push({ block, offset: 0, bytes: wanted });
   }
@@ -192,11 +227,13 @@ export class Pool {
 /** Memory of this machine, or of the part of it that this process may use. */
 const machineBytes = (): number => Math.min(totalmem(), process.constrainedMemory() || Infinity);
 
-/** @throws EggError("resources") where `bytes` more are beyond this machine */
-export function checkMemory(what: string, bytes: number, have = 0): void {
+/** @throws EggError("resources") where `bytes`, with all that is held already, are beyond this machine */
+export function checkMemory(what: string, bytes: number): void {
   const limit = machineBytes();
-  if (have + bytes <= limit) return;
-  throw new EggError("resources", `[tensor] ${what}: ${(have + bytes).toLocaleString("en")} bytes are needed, this machine has ${limit.toLocaleString("en")}.`, {
-    hint: "Use smaller shapes or batches; run what needs no gradients inside noGrad(() => ...), where results are freed at its end.",
-  });
+  const held = Object.values(holdings).reduce((sum, each) => sum + each, 0);
+  if (held + bytes > limit) throw refusal(what, held + bytes, `this machine has ${limit.toLocaleString("en")}`);
 }
+
+const refusal = (what: string, bytes: number, why: string): EggError => new EggError("resources", `[tensor] ${what}: ${bytes.toLocaleString("en")} bytes are needed, ${why}.`, {
+  hint: "Use smaller shapes or batches; run what needs no gradients inside noGrad(() => ...), where results are freed at its end.",
+});

@@ -3,6 +3,7 @@
 // Read next: nn-module.ts, functional.ts.
 import { EggError } from "../errors.ts";
 import type { ActivationName } from "../native/instructions.ts";
+import { capturing } from "./device.ts";
 import * as F from "./functional.ts";
 import { Layer, Linear } from "./nn-layers.ts";
 import { Module } from "./nn-module.ts";
@@ -108,6 +109,18 @@ export class KeyValueCache {
     this.length = length;
   }
 
+  /** @throws EggError("usage") where `count` positions more do not fit */
+  check(count: number): void {
+    if (this.length + count > this.room) throw new EggError("usage", `[nn] KeyValueCache: ${count} positions after ${this.length} do not fit the cache's ${this.room}.`);
+  }
+
+  /** Counts positions as filled: now, or after each run of the program that is being captured. */
+  advance(count: number): void {
+    const recorder = capturing();
+    if (recorder === null) this.length += count;
+    else recorder.aroundRun(() => this.check(count), () => (this.length += count));
+  }
+
   release(): void {
     this.keys.release();
     this.values.release();
@@ -155,24 +168,19 @@ export class MultiHeadAttention extends Module {
    * @throws EggError("usage") where the cache has no room, or is used while gradients are recorded
    */
   override forward(x: Tensor, cache: KeyValueCache | null = null): Tensor {
+    const { heads, kvHeads } = this;
+    const settings = { heads, kvHeads, causal: this.#causal, rope: this.#rope };
     const packed = this.qkv.forward(x);
-    const mixed = cache === null
-      ? F.attentionPacked(packed, { heads: this.heads, kvHeads: this.kvHeads, causal: this.#causal, rope: this.#rope })
-      : this.#cached(packed, cache);
+    const mixed = cache === null ? F.attentionPacked(packed, settings) : this.#cached(packed, cache, settings);
     return F.dropout(this.out.forward(mixed), this.#p, this.training);
   }
 
-  #cached(packed: Tensor, cache: KeyValueCache): Tensor {
+  #cached(packed: Tensor, cache: KeyValueCache, settings: F.PackedSettings): Tensor {
     if (isRecording()) throw new EggError("usage", "[nn] MultiHeadAttention: a cache has no gradients.", { hint: "Generate inside noGrad(() => ...)." });
-    const [batch, time] = packed.shape as [number, number];
-    const offset = cache.length;
-    if (offset + time > cache.room) throw new EggError("usage", `[nn] MultiHeadAttention: ${time} positions after ${offset} do not fit the cache's ${cache.room}.`);
-    const part = (first: number, heads: number): Tensor => packed.narrow(2, first * this.headWidth, heads * this.headWidth).reshape(batch, time, heads, this.headWidth);
-    const turned = (value: Tensor): Tensor => (this.#rope === null ? value : F.rope(value, { ...this.#rope, offset }));
-    F.assign(cache.keys, 1, offset, turned(part(this.heads, this.kvHeads)));
-    F.assign(cache.values, 1, offset, part(this.heads + this.kvHeads, this.kvHeads));
-    const mixed = F.attention(turned(part(0, this.heads)), cache.keys, cache.values, { causal: this.#causal, kvLength: offset + time });
-    cache.length = offset + time;
-    return mixed.reshape(batch, time, this.heads * this.headWidth);
+    const time = packed.shape[1]!;
+    cache.check(time);
+    const mixed = F.attentionCached(packed, cache.keys, cache.values, () => cache.length, settings);
+    cache.advance(time);
+    return mixed;
   }
 }

@@ -1,4 +1,4 @@
-// The op table, part four: rotary positions and attention, over separate q, k, v or over one packed tensor.
+// The op table, part four: rotary positions and attention, over separate q, k, v, over one packed tensor, or with a cache.
 // Not the kernels (kernels/float/rope.zig, attention.zig). Read next: functional.ts, which calls them.
 import type { Operand, Values } from "../native/instructions.ts";
 import { emit } from "./device.ts";
@@ -7,6 +7,7 @@ import { needFloat } from "./ops-elementwise.ts";
 import { emitCopy } from "./ops-shape.ts";
 import { refuse, type Backward, type Forward, type Operation } from "./tape.ts";
 import type { Value } from "./value.ts";
+import { varying, varyingPlace } from "./varying.ts";
 
 export interface RopeOptions { base: number; offset: number; pairs: "interleaved" | "half" }
 
@@ -167,3 +168,55 @@ function rotate(step: Forward<PackedOptions>, { batch, q_len: time, heads, kv_he
   emitCopy(beyond(step.at(0), behind), beyond(at, behind), [batch * time, kv_heads * d], [width, 1], [width, 1], "f32");
   return at;
 }
+
+export interface CachedOptions extends PackedOptions {
+  /** Positions that the cache holds before; asked for at each run of a captured program. */
+  filled: () => number;
+}
+
+/**
+ * attentionPacked for rows that follow on those in a cache: x (B, T, (H + 2K) d), keys and values (B, room, K, d), which get
+ * the new rows at `filled`. No gradient.
+ */
+export const attentionCached: Operation<CachedOptions> = {
+  name: "attentionCached",
+  shape(inputs, options) {
+    const { batch, q_len, heads, kv_heads, d } = packedSizes(inputs, options);
+    if (options.rope !== null && d % 2 !== 0) refuse("attentionCached", inputs, `rope needs an even d, found ${d}`);
+    const fits = inputs.slice(1).every(({ shape }) => shape.length === 4 && shape[0] === batch && shape[2] === kv_heads && shape[3] === d);
+    if (!fits) refuse("attentionCached", inputs, `keys and values must be (${batch}, room, ${kv_heads}, ${d})`);
+    if (options.filled() + q_len > inputs[1]!.shape[1]!) refuse("attentionCached", inputs, `${q_len} positions after ${options.filled()} do not fit`);
+    return [batch, q_len, heads * d];
+  },
+  forward(step) {
+    const { width, ...sizes } = packedSizes(step.inputs, step.attributes);
+    const { filled, causal, scale, rope: positions } = step.attributes;
+    const { batch, q_len: time, heads, kv_heads, d } = sizes;
+    const [packed, keys, values] = [step.at(0), step.at(1), step.at(2)];
+    const [q, k, v] = partsOf(packed, sizes);
+    const rows = { batch: time * width, time: width, head: d };
+    const cache = dense(step.inputs[1]!.shape[1]!, kv_heads, d);
+    const bytes = (): number => 4 * filled() * cache.time;
+    const turned = (from: Operand, to: Operand, count: number, target: Strides): void => {
+      emitRope(from, to, { batch, time, heads: count, d }, rows, target, { ...positions!, offset: filled() }, 1);
+      varying("offset", filled);
+    };
+    const stored = (from: Operand, to: Operand): void => {
+      emitCopy(from, beyond(to, bytes()), [batch, time, kv_heads * d], [rows.batch, rows.time, 1], [cache.batch, cache.time, 1], "f32");
+    };
+    if (positions === null) stored(k, keys);
+    else turned(k, beyond(keys, bytes()), kv_heads, cache);
+    varyingPlace("y", keys, bytes);
+    stored(v, values);
+    varyingPlace("y", values, bytes);
+    const run = (from: Operand, strides: Strides): void => {
+      emitAttention(step, from, keys, values, { ...sizes, kv_len: filled() + time }, strides, cache, causal, scale);
+      varying("kv_len", () => filled() + time);
+    };
+    if (positions === null) return run(q, rows);
+    step.temporary(4 * batch * time * heads * d, (at) => {
+      turned(q, at, heads, dense(time, heads, d));
+      run(at, dense(time, heads, d));
+    });
+  },
+};

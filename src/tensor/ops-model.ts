@@ -4,8 +4,9 @@ import type { ActivationName, Operand, Values } from "../native/instructions.ts"
 import { emit } from "./device.ts";
 import { beyond } from "./memory.ts";
 import { needFloat } from "./ops-elementwise.ts";
-import { refuse, type Backward, type Operation } from "./tape.ts";
+import { refuse, type Backward, type Forward, type Operation } from "./tape.ts";
 import { bytesOf, product, sameShape, type Shape, type Value } from "./value.ts";
+import { varyingPlace } from "./varying.ts";
 
 /** A row-major matrix of a value: where, its rows and columns as stored. */
 interface Matrix { at: Operand; dtype: Value["dtype"]; cols: number }
@@ -208,6 +209,33 @@ export const embedding: Operation<null> = {
   },
 };
 
+/** x (B, T, D) plus rows `start()` .. of a table (room, D): learned positions. */
+export const addPositions: Operation<{ start: () => number }> = {
+  name: "addPositions",
+  shape(inputs, { start }) {
+    needFloat("addPositions", inputs);
+    const [x, table] = inputs as [Value, Value];
+    if (x.shape.length !== 3 || table.shape.length !== 2 || x.shape[2] !== table.shape[1]) refuse("addPositions", inputs, "x must be (batch, time, width), the table (room, width)");
+    if (start() + x.shape[1]! > table.shape[0]!) refuse("addPositions", inputs, `${x.shape[1]} positions from ${start()} on are not in the table`);
+    return x.shape;
+  },
+  forward(step) {
+    const [batch, time, width] = step.output.shape as [number, number, number];
+    const table = step.at(1);
+    const bytes = (): number => 4 * step.attributes.start() * width;
+    emit("binary", { a: step.at(0), b: beyond(table, bytes()), y: step.y, rows: batch, cols: time * width, operation: "add", broadcast: "row", alpha: 1 });
+    varyingPlace("b", table, bytes);
+  },
+  backward(step) {
+    const [batch, time, width] = step.output.shape as [number, number, number];
+    step.pass(0);
+    if (!step.needs(1)) return;
+    const { at, accumulate } = step.into(1);
+    if (!accumulate) emit("fill", { y: at, count: step.inputs[1]!.numel, value: 0 });
+    emit("reduce", { x: step.dy, y: beyond(at, 4 * step.attributes.start() * width), outer: 1, axis: batch, inner: time * width, operation: "sum", alpha: 1, accumulate: true });
+  },
+};
+
 interface Losing { ignoreIndex: number; mean: boolean }
 
 function lossSizes(name: string, inputs: readonly Value[], targets: Value, classes: number): { rows: number; classes: number } {
@@ -247,9 +275,40 @@ export const crossEntropy: Operation<Losing> = {
 
 interface LinearLosing extends Losing, Computing { chunk: number }
 
+interface Place { at: Operand; accumulate: boolean }
+
 /**
- * crossEntropy(x w^T, targets) a chunk of rows at a time, so that never more than chunk x V logits exist. The gradients come
- * with the forward pass, while the logits are there, and wait.
+ * Emits the loss and the gradients of x and w for a gradient of 1, a chunk of rows at a time, so that never more than
+ * chunk x V logits exist.
+ */
+function emitLinearLoss(step: Forward<LinearLosing>, dx: Place | null, dw: Place | null): void {
+  const [x, w, targets] = step.inputs as [Value, Value, Value];
+  const [classes, width] = w.shape as [number, number];
+  const { ignoreIndex, mean, chunk, compute } = step.attributes;
+  const rows = targets.numel;
+  const divisor = mean ? step.save("count", 4) : null;
+  if (divisor !== null) emit("count_targets", { targets: step.at(2), count: divisor, rows, ignore_index: ignoreIndex });
+  if (rows === 0) emit("fill", { y: step.y, count: 1, value: 0 });
+  if (rows === 0 && dw !== null && !dw.accumulate) emit("fill", { y: dw.at, count: w.numel, value: 0 });
+  step.temporary(4 * Math.min(chunk, rows) * classes, (logits) => {
+    const dense: Matrix = { at: logits, dtype: "f32", cols: classes };
+    for (let first = 0; first < rows; first += chunk) {
+      const count = Math.min(chunk, rows - first);
+      const part: Matrix = { at: beyond(step.at(0), first * width * bytesOf(x.dtype)), dtype: x.dtype, cols: width };
+      emitGemm(part, matrix(w, step.at(1)), logits, { m: count, n: classes, k: width, tb: true, compute });
+      emit("cross_entropy", {
+        logits, targets: beyond(step.at(2), 4 * first), divisor, loss: step.y, dlogits: dx === null && dw === null ? null : logits, rows: count, classes,
+        ignore_index: ignoreIndex, scale: 1, accumulate: first > 0,
+      });
+      if (dx !== null) emitGemm(dense, matrix(w, step.at(1)), beyond(dx.at, 4 * first * width), { m: count, n: width, k: classes, beta: dx.accumulate ? 1 : 0, compute });
+      if (dw !== null) emitGemm(dense, part, dw.at, { m: classes, n: width, k: count, ta: true, beta: first > 0 || dw.accumulate ? 1 : 0, compute });
+    }
+  });
+}
+
+/**
+ * crossEntropy(x w^T, targets) without all logits. The gradients come with the forward pass, while a chunk's logits are there:
+ * straight into their places where backward() follows at once, else they wait.
  */
 export const linearCrossEntropy: Operation<LinearLosing> = {
   name: "linearCrossEntropy",
@@ -261,31 +320,9 @@ export const linearCrossEntropy: Operation<LinearLosing> = {
     return [];
   },
   forward(step) {
-    const [x, w, targets] = step.inputs as [Value, Value, Value];
-    const [classes, width] = w.shape as [number, number];
-    const { ignoreIndex, mean, chunk, compute } = step.attributes;
-    const rows = targets.numel;
-    const dx = step.recording && x.requiresGrad ? step.save("dx", x.bytes) : null;
-    const dw = step.recording && w.requiresGrad ? step.save("dw", 4 * w.numel) : null;
-    const divisor = mean ? step.save("count", 4) : null;
-    if (divisor !== null) emit("count_targets", { targets: step.at(2), count: divisor, rows, ignore_index: ignoreIndex });
-    if (rows === 0) emit("fill", { y: step.y, count: 1, value: 0 });
-    if (rows === 0 && dw !== null) emit("fill", { y: dw, count: w.numel, value: 0 });
-    step.temporary(4 * Math.min(chunk, rows) * classes, (logits) => {
-      const dense: Matrix = { at: logits, dtype: "f32", cols: classes };
-      for (let first = 0; first < rows; first += chunk) {
-        const count = Math.min(chunk, rows - first);
-        const part: Matrix = { at: beyond(step.at(0), first * width * bytesOf(x.dtype)), dtype: x.dtype, cols: width };
-        const accumulate = first > 0;
-        emitGemm(part, matrix(w, step.at(1)), logits, { m: count, n: classes, k: width, tb: true, compute });
-        emit("cross_entropy", {
-          logits, targets: beyond(step.at(2), 4 * first), divisor, loss: step.y, dlogits: dx === null && dw === null ? null : logits, rows: count, classes,
-          ignore_index: ignoreIndex, scale: 1, accumulate,
-        });
-        if (dx !== null) emitGemm(dense, matrix(w, step.at(1)), beyond(dx, 4 * first * width), { m: count, n: width, k: classes, compute });
-        if (dw !== null) emitGemm(dense, part, dw, { m: classes, n: width, k: count, ta: true, beta: accumulate ? 1 : 0, compute });
-      }
-    });
+    const [x, w] = step.inputs as [Value, Value, Value];
+    const kept = (name: string, value: Value): Place | null => (step.recording && value.requiresGrad ? { at: step.save(name, 4 * value.numel), accumulate: false } : null);
+    emitLinearLoss(step, kept("dx", x), kept("dw", w));
   },
   backward(step) {
     for (const [i, name] of ["dx", "dw"].entries()) {
@@ -294,4 +331,5 @@ export const linearCrossEntropy: Operation<LinearLosing> = {
       emit("binary", { a: step.saved(name), b: step.dy, y: at, rows: 1, cols: step.inputs[i]!.numel, operation: "multiply", broadcast: "scalar", alpha: 1, accumulate });
     }
   },
+  together: (step, into) => emitLinearLoss(step, into(0), into(1)),
 };

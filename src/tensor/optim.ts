@@ -1,13 +1,13 @@
 // Optimizers over native memory: neighbouring parameters are updated together by one instruction, and all state lies in one
 // arena, taken when the optimizer is made. Not the formulas (kernels/float/ops.zig: Optimize, Clip). Read next: schedules.ts.
 import { EggError } from "../errors.ts";
-import { NativeArena } from "../native/float.ts";
+import type { NativeArena } from "../native/float.ts";
 import type { Operand } from "../native/instructions.ts";
-import { beforeUpdate, capturing, emit, flush, persistent, withTag } from "./device.ts";
-import { checkMemory, runsOf } from "./memory.ts";
+import { capturing, emit, flush, withTag } from "./device.ts";
+import { checkMemory, giveArena, runsOf, takeArena, type Run } from "./memory.ts";
 import { checkNames } from "./nn-module.ts";
 import { tensor, type Parameter, type Tensor } from "./tensor.ts";
-import { product, settleGradient, show, type Shape } from "./value.ts";
+import { emptyData, product, settleGradient, show, type Shape } from "./value.ts";
 
 /** From `parameters()` or, for state that goes by their names, from `namedParameters()`. */
 export type Parameters = Iterable<Parameter> | Iterable<readonly [string, Parameter]>;
@@ -26,8 +26,18 @@ interface Rule { rule: "sgd" | "adam" | "adamw" | "lion"; beta1: number; beta2: 
 /** A piece of the parameters' memory and, `at` bytes into each kind of state, its state. `decays`: holds matrices. */
 interface Piece { w: Operand; grad: Operand; count: number; at: number; decays: boolean }
 
-/** What an optimizer remembers about a parameter, by PyTorch's name: "layers.0.weight.exp_avg". */
-export interface Moment { readonly name: string; readonly shape: Shape; read(): Float32Array; write(values: Float32Array): void }
+/** What one step works on: pieces to update, and pieces of gradients whose sums of squares make the norm. */
+interface Work { pieces: Piece[]; sums: { grad: Operand; count: number }[] }
+
+/** What an optimizer remembers about a parameter, by PyTorch's name: "layers.0.weight.exp_avg"; read and written piece by piece. */
+export interface Moment {
+  readonly name: string;
+  readonly shape: Shape;
+  /** Copies the elements from `first` on into `target`. */
+  readRange(first: number, target: Float32Array): void;
+  /** Overwrites the elements from `first` on. */
+  writeRange(first: number, values: Float32Array): void;
+}
 
 export interface OptimizerState { rule: string; step: number; tensors: Record<string, Tensor> }
 
@@ -39,27 +49,30 @@ const line = 64;
 const settings_at = 0;
 const clip_at = line;
 const norms_at = 2 * line;
+/** Sets of parameters whose work is kept. */
+const works_max = 16;
 
 abstract class Optimizer {
   readonly parameters: readonly Parameter[];
   readonly #names: readonly string[];
   readonly #rule: Rule;
   readonly #arena: NativeArena;
-  readonly #pieces: Piece[] = [];
-  /** Where the sum of squares of each part goes. */
-  readonly #sums: { grad: Operand; count: number; at: Operand }[] = [];
   /** Kinds of state by PyTorch's names, and where each begins in the arena. */
   readonly #kinds: { name: string; at: number }[];
   /** Where a parameter's state begins in each kind. */
   readonly #places: number[] = [];
+  /** The work of a step by which parameters have gradients. */
+  readonly #works = new Map<string, Work>();
+  /** Programs that have this optimizer's step. */
+  readonly #programs = new WeakSet<object>();
   #lr = 0;
   #steps = 0;
 
   constructor(parameters: Parameters, kinds: readonly string[], rule: Rule) {
-    const named = [...parameters as Iterable<Parameter | readonly [string, Parameter]>]
-      .map((each, i): [string, Parameter] => (Array.isArray(each) ? (each as [string, Parameter]) : [`${i}`, each as Parameter]))
-      .filter(([, parameter], i, all) => parameter.requiresGrad && all.findIndex(([, other]) => other === parameter) === i);
+    const all = [...parameters as Iterable<Parameter | readonly [string, Parameter]>].map((each, i): [string, Parameter] => (Array.isArray(each) ? (each as [string, Parameter]) : [`${i}`, each as Parameter]));
+    const named = all.filter(([, parameter], i) => parameter.requiresGrad && all.findIndex(([, other]) => other === parameter) === i);
     this.#rule = rule;
+    for (const [name, { dtype, shape }] of all) if (dtype !== "f32") this.#refuse(`parameter ${name} ${show(shape)} is ${dtype}, and only f32 can be updated`, 'Keep the weights in f32 and compute in bf16: computeIn("bf16", () => ...).');
     if (named.length === 0) this.#refuse("there are no parameters that require gradients");
     if (capturing() !== null) this.#refuse("make optimizers before a program is captured");
     for (const name of ["clip", "weightDecay", "eps"] as const) if (!(rule[name] >= 0 && Number.isFinite(rule[name]))) this.#refuse(`${name} = ${rule[name]} is not a number from 0`);
@@ -69,51 +82,59 @@ abstract class Optimizer {
     this.#names = named.map(([name]) => name);
     this.parameters = named.map(([, parameter]) => parameter);
     const blocks = new Set(this.parameters.map(({ memory }) => memory.block!));
-    const gradients = [...blocks].reduce((sum, block) => sum + (block.hasMirror("gradients") ? 0 : block.arena.bytes), 0);
-    const all = runsOf(this.parameters.map(({ memory }) => memory)).reduce((sum, { bytes }) => sum + bytes, 0);
-    checkMemory(`gradients and state of ${titles[rule.rule]}`, gradients + kinds.length * all, persistent.blocks.reduce((sum, block) => sum + block.bytes, 0));
+    const gradients = [...blocks].reduce((sum, { missing }) => sum + missing, 0);
     const bytes = this.#layOut();
-    const sums = this.#layOutSums();
+    checkMemory(`gradients and state of ${titles[rule.rule]}`, gradients + kinds.length * bytes);
+    const sums = this.parameters.reduce((sum, { bytes }) => sum + Math.ceil((bytes + line) / (4 * piece_max)), 0); // at most, however they lie
     const first = norms_at + Math.ceil((4 * sums) / line) * line;
-    this.#arena = new NativeArena(first + kinds.length * bytes);
     this.#kinds = kinds.map((name, i) => ({ name, at: first + i * bytes }));
-    this.#sums.forEach((sum, i) => (sum.at = this.#at(norms_at + 4 * i)));
+    this.#arena = takeArena("optimizers", first + kinds.length * bytes);
   }
 
-  #refuse(why: string): never {
-    throw new EggError("usage", `[optim] ${titles[this.#rule.rule]}: ${why}.`);
+  #refuse(why: string, hint?: string): never {
+    throw new EggError("usage", `[optim] ${titles[this.#rule.rule]}: ${why}.`, hint === undefined ? {} : { hint });
   }
 
   #at(offset: number): Operand {
     return { arena: this.#arena.handle, offset };
   }
 
-  /** Matrices and the rest apart where only matrices decay. @returns bytes of one kind of state */
+  /** Parameters of `indices` that decay, or that do not, in as few pieces as they lie in. */
+  #runs(indices: readonly number[], decays: boolean): { run: Run; indices: number[] }[] {
+    const members = indices.filter((i) => decays === (this.#rule.weightDecay > 0 && this.parameters[i]!.shape.length >= 2));
+    return runsOf(members.map((i) => this.parameters[i]!.memory)).map((run) => ({ run, indices: run.indices.map((i) => members[i]!) }));
+  }
+
+  /** State lies as the parameters do, matrices and the rest apart where only matrices decay. @returns bytes of one kind of state */
   #layOut(): number {
-    const decays = this.parameters.map(({ shape }) => this.#rule.weightDecay > 0 && shape.length >= 2);
     let used = 0;
-    for (const kind of [true, false]) {
-      const members = [...this.parameters.keys()].filter((i) => decays[i] === kind);
-      for (const { block, offset, bytes, indices } of runsOf(members.map((i) => this.parameters[i]!.memory))) {
-        for (const i of indices) this.#places[members[i]!] = used + this.parameters[members[i]!]!.memory.offset - offset;
-        for (let from = 0; from < bytes; from += 4 * piece_max) {
-          const [w, grad] = [block.arena, block.mirror("gradients")].map(({ handle }): Operand => ({ arena: handle, offset: offset + from })) as [Operand, Operand];
-          this.#pieces.push({ w, grad, count: Math.min(piece_max, (bytes - from) / 4), at: used + from, decays: kind });
-        }
-        used += Math.ceil(bytes / line) * line;
+    for (const decays of [true, false]) {
+      for (const { run, indices } of this.#runs([...this.parameters.keys()], decays)) {
+        for (const i of indices) this.#places[i] = used + this.parameters[i]!.memory.offset - run.offset;
+        used += Math.ceil(run.bytes / line) * line;
       }
     }
     return used;
   }
 
-  #layOutSums(): number {
-    for (const { block, offset, bytes } of runsOf(this.parameters.map(({ memory }) => memory))) {
-      const { handle } = block.mirror("gradients");
-      for (let from = 0; from < bytes; from += 4 * piece_max) {
-        this.#sums.push({ grad: { arena: handle, offset: offset + from }, count: Math.min(piece_max, (bytes - from) / 4), at: { arena: 0, offset: 0 } });
-      }
-    }
-    return this.#sums.length;
+  /** What a step of these parameters works on. */
+  #work(indices: readonly number[]): Work {
+    const key = indices.length === this.parameters.length ? "" : indices.join();
+    const known = this.#works.get(key);
+    if (known !== undefined) return known;
+    const cut = ({ block, offset, bytes }: Run): { w: Operand; grad: Operand; count: number; from: number }[] =>
+      Array.from({ length: Math.ceil(bytes / (4 * piece_max)) }, (_, i) => {
+        const from = i * 4 * piece_max;
+        const [w, grad] = [block.arena, block.gradients].map(({ handle }): Operand => ({ arena: handle, offset: offset + from })) as [Operand, Operand];
+        return { w, grad, count: Math.min(piece_max, (bytes - from) / 4), from };
+      });
+    const work: Work = {
+      pieces: [true, false].flatMap((decays) => this.#runs(indices, decays).flatMap(({ run, indices }) => cut(run).map(({ from, ...piece }) => ({ ...piece, at: this.#places[indices[0]!]! + from, decays })))),
+      sums: runsOf(indices.map((i) => this.parameters[i]!.memory)).flatMap(cut),
+    };
+    if (this.#works.size >= works_max) this.#works.clear();
+    this.#works.set(key, work);
+    return work;
   }
 
   get lr(): number {
@@ -125,9 +146,14 @@ abstract class Optimizer {
     this.#lr = value;
   }
 
-  /** Steps taken. */
+  /** Updates made; a step that was skipped does not count. May be set where a run goes on from another's state. */
   get steps(): number {
     return this.#steps;
+  }
+
+  set steps(value: number) {
+    if (!Number.isInteger(value) || value < 0) this.#refuse(`steps = ${value} is not a whole number from 0`);
+    this.#steps = value;
   }
 
   /** Bytes of native memory that this optimizer holds. */
@@ -140,24 +166,37 @@ abstract class Optimizer {
   }
 
   /**
-   * Updates all parameters by their gradients; those without gradients count as having gradients of zero. Where a gradient is
-   * NaN or infinite, no weight and no state changes (the step is counted; see gradientNorm).
+   * Updates the parameters that have gradients; the others stay as they are. In a program that does not begin with zeroGrad,
+   * all count as having them. Where a gradient is NaN or infinite the step is skipped: no weight, no state and no count of
+   * steps changes (see gradientNorm).
    * @param scale what gradients are multiplied with first, such as 1 / accumulated batches
    */
   step(scale = 1): void {
     for (const parameter of this.parameters) parameter.checkAlive(titles[this.#rule.rule]);
-    if (capturing() === null && this.parameters.every(({ gradient }) => gradient === null || gradient.fresh)) this.#refuse("step() without a backward() before it: no parameter has a gradient");
+    const recorder = capturing();
+    const given = [...this.parameters.keys()].filter((i) => {
+      const { gradient } = this.parameters[i]!;
+      return gradient === null ? recorder !== null : !gradient.fresh;
+    });
+    if (given.length === 0) this.#refuse("step() without a backward() before it: no parameter has a gradient");
+    if (recorder !== null && this.#programs.has(recorder)) this.#refuse("a second step() in one program; capture another program for it");
+    if (recorder !== null) this.#programs.add(recorder);
     withTag("optimizer", "update", () => {
-      for (const parameter of this.parameters) settleGradient(parameter);
-      for (const { grad, count, at } of this.#sums) emit("reduce", { x: grad, y: at, outer: 1, axis: count, inner: 1, operation: "sumsq", alpha: 1 });
+      for (const i of given) settleGradient(this.parameters[i]!);
+      const { pieces, sums } = this.#work(given);
+      sums.forEach(({ grad, count }, i) => emit("reduce", { x: grad, y: this.#at(norms_at + 4 * i), outer: 1, axis: count, inner: 1, operation: "sumsq", alpha: 1 }));
       const clip = this.#at(clip_at);
-      emit("clip", { sumsq: this.#at(norms_at), out: clip, count: this.#sums.length, max_norm: this.#rule.clip, scale });
-      beforeUpdate(() => {
-        flush(); // an earlier step may wait in the queue with its own settings
-        this.#arena.write(settings_at, Float32Array.of(this.#lr, ++this.#steps));
-      }, () => this.#steps--);
+      emit("clip", { sumsq: this.#at(norms_at), out: clip, count: sums.length, max_norm: this.#rule.clip, scale });
+      const announce = (): void => this.#arena.write(settings_at, Float32Array.of(this.#lr, this.#steps + 1));
+      // Kernels decide whether gradients are finite and the step is made; it counts if so.
+      const count = (): void => void (this.#clipped()[2] === 1 && this.#steps++);
+      if (recorder === null) {
+        flush(); // now the decision is made; and an earlier step, with its own settings, is over
+        announce();
+        count();
+      } else recorder.aroundRun(announce, count);
       const { rule, beta1, beta2, eps, nesterov, weightDecay } = this.#rule;
-      for (const { w, grad, count, at, decays } of this.#pieces) {
+      for (const { w, grad, count, at, decays } of pieces) {
         const [m, v] = this.#kinds.map((kind) => this.#at(kind.at + at));
         emit("optimize", { w, grad, m, v, clip, settings: this.#at(settings_at), count, rule, beta1, beta2, eps, decay: decays ? weightDecay : 0, nesterov });
       }
@@ -166,27 +205,35 @@ abstract class Optimizer {
 
   /** The norm of all gradients at the last step, scaled but not clipped. NaN or infinite: that step changed nothing. */
   gradientNorm(): number {
-    return this.#read(clip_at, 3)[1]!;
+    return this.#clipped()[1]!;
   }
 
-  #read(offset: number, count: number): Float32Array {
+  /** Scale, norm, and 1 where all was finite, of the last step. */
+  #clipped(): Float32Array {
+    return this.#read(clip_at, new Float32Array(new ArrayBuffer(12)));
+  }
+
+  #read(offset: number, target: Float32Array): Float32Array {
     if (capturing() !== null) this.#refuse("values cannot be read while a program is captured");
     flush();
-    const values = new Float32Array(new ArrayBuffer(4 * count));
-    if (count > 0) this.#arena.read(offset, values);
-    return values;
+    if (target.length > 0) this.#arena.read(offset, target);
+    return target;
   }
 
-  /** State of each parameter, to be read and written piece by piece (checkpoints). */
+  /** State of each parameter, for checkpoints: a large one is never copied as a whole. */
   moments(): Moment[] {
     return this.#kinds.flatMap((kind) => this.parameters.map(({ shape }, i): Moment => {
       const name = `${this.#names[i]}.${kind.name}`;
-      const at = kind.at + this.#places[i]!;
+      const count = product(shape);
+      const place = (first: number, { length }: Float32Array): number => {
+        if (!Number.isInteger(first) || first < 0 || first + length > count) this.#refuse(`${length} elements from ${first} on are not within ${name} ${show(shape)}`);
+        return kind.at + this.#places[i]! + 4 * first;
+      };
       return {
         name, shape,
-        read: () => this.#read(at, product(shape)),
-        write: (values) => {
-          if (values.length !== product(shape)) this.#refuse(`${values.length} values for ${name} ${show(shape)}`);
+        readRange: (first, target) => void this.#read(place(first, target), target),
+        writeRange: (first, values) => {
+          const at = place(first, values);
           flush();
           if (values.length > 0) this.#arena.write(at, values);
         },
@@ -196,7 +243,11 @@ abstract class Optimizer {
 
   /** All that is needed, besides weights and settings, to go on with the same bits: a copy. */
   stateDict(): OptimizerState {
-    return { rule: this.#rule.rule, step: this.#steps, tensors: Object.fromEntries(this.moments().map(({ name, shape, read }) => [name, tensor(read(), { shape })])) };
+    return { rule: this.#rule.rule, step: this.steps, tensors: Object.fromEntries(this.moments().map(({ name, shape, readRange }) => {
+      const values = emptyData("f32", product(shape)) as Float32Array;
+      readRange(0, values);
+      return [name, tensor(values, { shape })];
+    })) };
   }
 
   /** @throws EggError("data") where the state is another rule's, or names and shapes do not fit; nothing is loaded then */
@@ -204,15 +255,17 @@ abstract class Optimizer {
     if (rule !== this.#rule.rule) throw new EggError("data", `[optim] loadStateDict: the state is of ${rule}, the optimizer is ${this.#rule.rule}.`);
     if (!Number.isInteger(step) || step < 0) throw new EggError("data", `[optim] loadStateDict: ${step} is not a number of steps.`);
     const moments = this.moments();
+    const types = Object.entries(tensors).filter(([, { dtype }]) => dtype !== "f32").map(([name, { dtype }]) => `${name} is ${dtype}`);
+    if (types.length > 0) throw new EggError("data", `[optim] loadStateDict: ${types.join(", ")}; state is f32.`);
     checkNames("loadStateDict", new Map(moments.map(({ name, shape }) => [name, shape])), tensors);
-    for (const { name, write } of moments) write(tensors[name]!.toArray() as Float32Array);
-    this.#steps = step;
+    for (const { name, writeRange } of moments) writeRange(0, tensors[name]!.toArray() as Float32Array);
+    this.steps = step;
   }
 
   /** Gives the memory back. The optimizer, and programs that step it, cannot be used any more. */
   release(): void {
     flush();
-    this.#arena.release();
+    giveArena("optimizers", this.#arena);
   }
 }
 

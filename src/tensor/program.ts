@@ -1,15 +1,15 @@
 // Programs: a function of tensors traced once, its memory planned, and then run again and again as one native job, with new
 // inputs in the same places. Not the executor (kernels/float/run.zig). Read next: device.ts, plan.ts.
 import { EggError } from "../errors.ts";
-import { InstructionList, NativeArena, NativeProgram } from "../native/float.ts";
+import { InstructionList, NativeProgram } from "../native/float.ts";
 import { cancel } from "../native/machine.ts";
 import type { Dtype } from "./tensor.ts";
-import { capturing, closeScope, context, nextStep, openScope, persistent, recordInto, streamCounter, trainingStep, untag, type Phase, type Recorder } from "./device.ts";
+import { capturing, closeScope, context, nextStep, openScope, recordInto, streamCounter, trainingStep, untag, type Phase, type Recorder } from "./device.ts";
 import { Block, Buffer, checkMemory } from "./memory.ts";
-import { planMemory } from "./plan.ts";
+import { planMemory, type Plan } from "./plan.ts";
 import { valuesIn } from "./tape.ts";
 import { Tensor } from "./tensor.ts";
-import { bytesOf, checkShape, product, settleGradients, show, type Data, type Shape } from "./value.ts";
+import { bytesOf, checkShape, checkType, product, settleGradients, show, type Data, type Shape } from "./value.ts";
 
 export type InputSpecs = Record<string, { shape: Shape; dtype?: Dtype }>;
 
@@ -18,7 +18,8 @@ class Trace implements Recorder {
   readonly list = new InstructionList(true);
   readonly planned = new Set<Buffer>();
   readonly constants: { buffer: Buffer; values: NodeJS.TypedArray }[] = [];
-  readonly actions: { run: () => void; undo: () => void }[] = [];
+  readonly actions: { before: () => void; after: () => void }[] = [];
+  readonly varying: { instruction: number; field: string; value: () => number }[] = [];
   step: Buffer | null = null;
 
   buffer(bytes: number): Buffer {
@@ -33,8 +34,12 @@ class Trace implements Recorder {
     return buffer;
   }
 
-  beforeRun(run: () => void, undo: () => void): void {
-    this.actions.push({ run, undo });
+  aroundRun(before: () => void, after: () => void): void {
+    this.actions.push({ before, after });
+  }
+
+  vary(instruction: number, field: string, value: () => number): void {
+    this.varying.push({ instruction, field, value });
   }
 
   stepNumber(): Buffer {
@@ -42,8 +47,10 @@ class Trace implements Recorder {
   }
 }
 
-/** Time of one instruction in the last timed run. */
-export interface Timing { phase: Phase; name: string; op: string; nanoseconds: number }
+/** An instruction of a program: its phase, the name that it was emitted under, its operation, and the shape of a product. */
+export interface Operation { phase: Phase; name: string; op: string; product?: string }
+/** Its time in the last timed run. */
+export interface Timing extends Operation { nanoseconds: number }
 
 /** A captured function. Holds its memory until `release`. */
 export class Program<I extends InputSpecs, O> {
@@ -54,7 +61,8 @@ export class Program<I extends InputSpecs, O> {
   readonly instructions: number;
   readonly #inputs: Record<string, Tensor>;
   readonly #trace: Trace;
-  readonly #arena: NativeArena;
+  readonly #plan: Plan;
+  readonly #block: Block;
   readonly #native: NativeProgram;
 
   constructor(trace: Trace, inputs: Record<string, Tensor>, outputs: O) {
@@ -62,16 +70,17 @@ export class Program<I extends InputSpecs, O> {
     this.#inputs = inputs;
     this.outputs = outputs;
     const fixed = [...Object.values(inputs).map((input) => input.buffer!), ...trace.constants.map(({ buffer }) => buffer), ...valuesIn(outputs).flatMap((value) => (trace.planned.has(value.buffer!) ? [value.buffer!] : []))];
-    this.bytes = planMemory(trace.list.operands, trace.planned, fixed);
+    this.#plan = planMemory(trace.list.operands, trace.planned, fixed);
+    this.bytes = this.#plan.bytes;
     this.instructions = trace.list.count;
-    checkMemory("this program", this.bytes, persistent.bytes);
-    const block = new Block(Math.max(this.bytes, 64));
-    this.#arena = block.arena;
+    checkMemory("this program", this.bytes);
+    const block = (this.#block = new Block("programs", Math.max(this.bytes, 64)));
+    block.use(0, block.arena.bytes);
     for (const buffer of [...trace.planned, ...fixed]) {
       buffer.arena = block.arena.handle;
       buffer.block = block;
     }
-    for (const { buffer, values } of trace.constants) if (values.byteLength > 0) this.#arena.write(buffer.offset, values);
+    for (const { buffer, values } of trace.constants) if (values.byteLength > 0) this.#block.arena.write(buffer.offset, values);
     for (const value of valuesIn(outputs)) value.scope = null;
     trace.list.resolve();
     this.#native = new NativeProgram(context(), trace.list);
@@ -88,18 +97,34 @@ export class Program<I extends InputSpecs, O> {
     try {
       return (done = await this.#native.run(options.timed ?? false, options.onProgress));
     } finally {
-      if (!done) this.#undo();
+      this.#conclude(done);
     }
+  }
+
+  /** Operation and name of each instruction, in their order; of products also the shape, "m x n x k" or "batch x m x n x k". */
+  operations(): Operation[] {
+    const { list } = this.#trace;
+    return list.heads().map(({ op, tag }, i) => {
+      if (op !== "gemm") return { op, ...untag(tag) };
+      const [m, n, k, outer, inner] = ["m", "n", "k", "outer", "inner"].map((field) => list.number(i, field)!) as [number, number, number, number, number];
+      return { op, ...untag(tag), product: [...(outer * inner === 1 ? [] : [outer * inner]), m, n, k].join(" x ") };
+    });
+  }
+
+  /** Changes a number in one instruction before the next run (NativeProgram.patch), such as a position while tokens are generated. */
+  patch(instruction: number, field: string, value: number): void {
+    this.#native.patch(instruction, field, value);
   }
 
   /** Copies the inputs in, runs, and returns when it is done. */
   runNow(inputs: { [N in keyof I]: Data }, options: { timed?: boolean } = {}): void {
     this.#prepare(inputs);
+    let done = false;
     try {
       this.#native.runNow(options.timed ?? false);
-    } catch (error) {
-      this.#undo();
-      throw error;
+      done = true;
+    } finally {
+      this.#conclude(done);
     }
   }
 
@@ -111,14 +136,24 @@ export class Program<I extends InputSpecs, O> {
       input.write(`program input ${name}`, values);
     }
     const step = this.#trace.step;
-    if (step !== null) this.#arena.write(step.offset, Int32Array.of(nextStep()));
-    for (const action of this.#trace.actions) action.run();
+    if (step !== null) this.#block.arena.write(step.offset, Int32Array.of(nextStep()));
+    for (const { before } of this.#trace.actions) before();
+    for (const { instruction, field, value } of this.#trace.varying) this.#native.patch(instruction, field, value());
   }
 
-  /** As if the run had not been begun. */
-  #undo(): void {
-    for (const action of this.#trace.actions.toReversed()) action.undo();
-    if (this.#trace.step !== null) trainingStep(trainingStep() - 1);
+  /** A run that did not end well counts as not begun. */
+  #conclude(done: boolean): void {
+    if (!done && this.#trace.step !== null) trainingStep(trainingStep() - 1);
+    if (!done) return;
+    let first: unknown = null;
+    for (const { after } of this.#trace.actions) {
+      try {
+        after();
+      } catch (error) {
+        first ??= error; // what an optimizer does after a run is not left out
+      }
+    }
+    if (first !== null) throw first;
   }
 
   /** Asks a run to end early. */
@@ -133,13 +168,38 @@ export class Program<I extends InputSpecs, O> {
 
   /** Times of all instructions in the last timed run, in their order. */
   profile(): Timing[] {
-    const times = this.#native.times();
-    return this.#trace.list.heads().map(({ op, tag }, i) => ({ ...untag(tag), op, nanoseconds: times[i]! }));
+    const times = this.times();
+    return this.operations().map((operation, i) => ({ ...operation, nanoseconds: times[i]! }));
+  }
+
+  /** The same times alone, in nanoseconds. */
+  times(): Float64Array {
+    return this.#native.times();
+  }
+
+  /**
+   * What the planned memory is for where most of it is in use, by the part that made it, largest first. Inputs, constants and
+   * outputs, which stay, have no part. Room that no other buffer fits into makes `bytes` a little more than the sum.
+   */
+  held(): { name: string; phase: Phase; bytes: number }[] {
+    const heads = this.#trace.list.heads();
+    const parts = new Map<string, { name: string; phase: Phase; bytes: number }>();
+    const add = (name: string, phase: Phase, bytes: number): void => {
+      const part = parts.get(`${phase} ${name}`);
+      if (part === undefined) parts.set(`${phase} ${name}`, { name, phase, bytes });
+      else part.bytes += bytes;
+    };
+    add("inputs, constants and outputs", "forward", this.#plan.fixed);
+    for (const { bytes, made } of this.#plan.peak) {
+      const { name, phase } = untag(heads[made]!.tag);
+      add(name, phase, bytes);
+    }
+    return [...parts.values()].sort((a, b) => b.bytes - a.bytes);
   }
 
   release(): void {
     this.#native.release();
-    this.#arena.release();
+    this.#block.release();
     for (const value of valuesIn(this.outputs)) if (this.#trace.planned.has(value.buffer!)) value.buffer = null;
   }
 }
@@ -156,6 +216,7 @@ export function capture<I extends InputSpecs, O>(inputs: I, action: (inputs: { [
   const outer = openScope();
   const tensors = Object.fromEntries(Object.entries(inputs).map(([name, { shape, dtype = "f32" }]) => {
     checkShape(`capture input ${name}`, shape);
+    checkType(`capture input ${name}`, dtype);
     const input = new Tensor(shape, dtype);
     input.buffer = new Buffer(product(shape) * bytesOf(dtype));
     input.origin = { op: `input ${name}`, shapes: [] };

@@ -3,7 +3,7 @@
 import { EggError } from "../errors.ts";
 import type { DtypeName, Operand } from "../native/instructions.ts";
 import {
-  capturing, closeScope, currentScope, drop, emit, flush, moveTo, nextStep, openScope, streamCounter, tag, take, untag, withTag,
+  capturing, closeScope, currentScope, delay, drop, emit, flush, moveTo, nextStep, openScope, streamCounter, tag, take, untag, withdraw, withTag,
 } from "./device.ts";
 import type { Buffer } from "./memory.ts";
 import { bytesOf, checkShape, emptyData, gradientOf, product, sameShape, setFresh, show, type Shape, type Value } from "./value.ts";
@@ -24,6 +24,11 @@ export interface Operation<A> {
   readonly hidden?: boolean;
   /** Absent: gradients stop here. */
   backward?(step: Backward<A>): void;
+  /**
+   * For losses: the value and, of a gradient of 1, the gradients at once. Called instead of `forward` and `backward` where
+   * backward() begins at the result and nothing was done since. `into` is null where an input needs no gradient.
+   */
+  together?(step: Forward<A>, into: (i: number) => { at: Operand; accumulate: boolean } | null): void;
 }
 
 /** Says that an operation cannot take these inputs. */
@@ -31,7 +36,7 @@ export function refuse(name: string, inputs: readonly Value[], why: string): nev
   throw new EggError("usage", `[tensor] ${name}: ${inputs.map((input) => show(input.shape)).join(" and ")}: ${why}.`);
 }
 
-interface Node { readonly operation: Operation<any>; readonly inputs: readonly Value[]; readonly output: Value; readonly attributes: any; readonly saved: Map<string, Buffer>; readonly name: string }
+interface Node { readonly operation: Operation<any>; readonly inputs: readonly Value[]; readonly output: Value; readonly attributes: any; readonly saved: Map<string, Buffer>; readonly name: string; readonly step: Forward<any> | null }
 
 /** What `forward` works with. */
 export class Forward<A> {
@@ -192,12 +197,30 @@ function target(gradients: Gradients, value: Value): { at: Operand; accumulate: 
 
 let tape: Node[] = [];
 let recording = true;
-/** Looks at each result at once, when NaN is hunted (debug.ts). */
-type Look = (name: string, inputs: readonly Value[], output: Value) => void;
+/** What is looked at when NaN is hunted (debug.ts): f32 numbers at a place, input `input` of an operation, its result, or an input's gradient. */
+export interface Looked { what: "input" | "result" | "gradient"; name: string; inputs: readonly Value[]; input: number; at: Operand; numel: number }
+type Look = (looked: Looked) => void;
 let inspect: Look | null = null;
 
 export function inspectWith(look: Look | null): void {
   inspect = look;
+}
+
+/** Shows `look` the inputs that no operation made, then the result. */
+function lookAt(look: Look, name: string, inputs: readonly Value[], output: Value): void {
+  inputs.forEach((input, i) => {
+    if (input.dtype === "f32" && (input.data !== null || input.isPersistent)) look({ what: "input", name, inputs, input: i, at: input.place(name), numel: input.numel });
+  });
+  if (output.dtype === "f32") look({ what: "result", name, inputs, input: 0, at: output.place(name), numel: output.numel });
+}
+
+/** Shows `look` the gradients that an operation has just added to. */
+function lookAtGradients(look: Look, { operation, inputs, attributes }: Node, gradients: Gradients): void {
+  const name = operation.label?.(attributes) ?? operation.name;
+  inputs.forEach((input, i) => {
+    const at = !input.requiresGrad || input.gradient?.fresh === true ? undefined : input.isPersistent ? gradientOf(input).at : gradients.get(input);
+    if (at !== undefined) look({ what: "gradient", name, inputs, input: i, at, numel: input.numel });
+  });
 }
 
 /**
@@ -213,7 +236,7 @@ export function apply<A, T extends Value>(make: (shape: Shape, dtype: DtypeName)
   const differentiate = recording && operation.backward !== undefined && (operation.hidden === true || inputs.some((input) => input.requiresGrad));
   output.origin = { op: name, shapes: inputs.map((input) => input.shape) };
   output.scope = currentScope();
-  let saved = new Map<string, Buffer>();
+  let step: Forward<A> | null = null;
   const from = operation.view?.(inputs, attributes);
   if (from !== undefined) {
     if (from.data !== null) {
@@ -226,17 +249,18 @@ export function apply<A, T extends Value>(make: (shape: Shape, dtype: DtypeName)
     }
   } else {
     output.buffer = take(product(shape) * bytesOf(output.dtype));
-    const step = new Forward(name, inputs, output, attributes, differentiate);
-    operation.forward!(step);
-    saved = step.saved;
-    if (!differentiate) for (const buffer of saved.values()) drop(buffer);
+    const forward = (step = new Forward(name, inputs, output, attributes, differentiate));
+    const within = untag(tag());
+    if (differentiate && operation.together !== undefined && new Set(inputs).size === inputs.length) delay(output, () => withTag(within.name, within.phase, () => operation.forward!(forward)));
+    else operation.forward!(forward);
+    if (!differentiate) for (const buffer of forward.saved.values()) drop(buffer);
   }
   if (differentiate) {
     output.requiresGrad = true;
     output.onTape = true;
-    tape.push({ operation, inputs, output, attributes, saved, name: untag(tag()).name });
+    tape.push({ operation, inputs, output, attributes, saved: step?.saved ?? new Map(), name: untag(tag()).name, step });
   }
-  inspect?.(name, inputs, output);
+  if (inspect !== null) lookAt(inspect, name, inputs, output);
   return output;
 }
 
@@ -293,12 +317,18 @@ export function backward(root: Value, gradient?: Value): void {
   if (gradient === undefined && root.numel !== 1) throw new EggError("usage", `[tensor] backward: ${root.origin.op} gave ${show(root.shape)}; only a tensor of one element needs no gradient given.`);
   if (gradient !== undefined && !sameShape(gradient.shape, root.shape)) refuse("backward", [root, gradient], "a gradient has its tensor's shape");
   const gradients: Gradients = new Map();
-  const seed = take(4 * root.numel);
-  if (gradient === undefined) emit("fill", { y: seed, count: 1, value: 1 });
-  else emit("unary", { x: gradient.place("backward"), y: seed, count: root.numel, operation: "identity", alpha: 1, beta: 0 });
-  gradients.set(root, seed);
   const nodes = tape;
+  const last = nodes.at(-1);
   tape = [];
+  if (gradient === undefined && last?.output === root && withdraw(root)) {
+    const into = (i: number) => (last.inputs[i]?.requiresGrad === true ? target(gradients, last.inputs[i]!) : null);
+    withTag(last.name, "forward", () => last.operation.together!(last.step!, into));
+  } else {
+    const seed = take(4 * root.numel);
+    if (gradient === undefined) emit("fill", { y: seed, count: 1, value: 1 });
+    else emit("unary", { x: gradient.place("backward"), y: seed, count: root.numel, operation: "identity", alpha: 1, beta: 0 });
+    gradients.set(root, seed);
+  }
   const value = capturing() === null && root.numel === 1 ? root.read("backward") : null;
   sweep(nodes, gradients);
   const leaves = [...gradients].filter(([leaf]) => !leaf.onTape && leaf.requiresGrad);
@@ -328,6 +358,7 @@ function sweep(nodes: readonly Node[], gradients: Gradients): void {
       if (dy !== undefined) {
         gradients.delete(node.output);
         withTag(node.name, "backward", () => node.operation.backward!(new Backward(node, gradients, dy)));
+        if (inspect !== null) lookAtGradients(inspect, node, gradients);
         drop(dy);
       }
       for (const buffer of node.saved.values()) drop(buffer);

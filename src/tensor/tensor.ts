@@ -6,8 +6,9 @@ import { capturing, flush } from "./device.ts";
 import * as element from "./ops-elementwise.ts";
 import * as model from "./ops-model.ts";
 import * as shapes from "./ops-shape.ts";
+import { fillNormal, words } from "./random.ts";
 import { apply, backward, leafGradients, refuse, type Operation } from "./tape.ts";
-import { checkShape, emptyData, makePersistent, product, releasePersistent, sameShape, setFresh, show, Value, type Data, type Shape } from "./value.ts";
+import { checkShape, checkType, emptyData, makePersistent, narrow, product, releasePersistent, sameShape, setFresh, show, Value, type Data, type Shape } from "./value.ts";
 
 type Nested = number | readonly Nested[];
 export type Dtype = DtypeName;
@@ -80,8 +81,11 @@ export class Tensor extends Value {
     return this.dtype === "f32" ? this.#affine("clone", 1, 0) : this.permute(...this.shape.keys());
   }
 
-  to(dtype: Dtype): Tensor {
-    return dtype === this.dtype ? this : run(element.convert, [this], { to: dtype });
+  /** In another type; `"cpu"` is where every tensor is. */
+  to(target: Dtype | "cpu"): Tensor {
+    if (target === "cpu" || target === this.dtype) return this;
+    if (!["f32", "bf16", "i32"].includes(target)) refuse("to", [this], `${JSON.stringify(target)} is neither a type (f32, bf16, i32) nor an available device (only "cpu")`);
+    return run(element.convert, [this], { to: target });
   }
 
   // ---- element by element
@@ -314,15 +318,22 @@ function flattenInto(data: Nested, shape: Shape, axis: number, out: number[]): v
   }
 }
 
+function checkOptions(op: string, { dtype, device }: { dtype?: string; device?: string }): void {
+  if (device !== undefined && device !== "cpu") throw new EggError("usage", `[tensor] ${op}: device ${JSON.stringify(device)} is not available; found only "cpu".`);
+  if (dtype !== undefined) checkType(op, dtype);
+}
+
+const typeOf = (data: Data): Dtype => (data instanceof Int32Array ? "i32" : data instanceof Uint16Array ? "bf16" : "f32");
+
 /**
  * A tensor from numbers, which stay in JavaScript memory and are copied in when used. Float32Array gives f32, Int32Array i32,
  * Uint16Array bf16 (as bits); a typed array is taken as it is, not copied.
  * @throws EggError("usage") for rows of different length, or a shape that does not fit
  */
 export function tensor(data: Nested | Data, options: TensorOptions = {}): Tensor {
-  if (options.device !== undefined && options.device !== "cpu") throw new EggError("usage", `[tensor] tensor: device ${JSON.stringify(options.device)} is not available; found only "cpu".`);
+  checkOptions("tensor", options);
   const typed = data instanceof Float32Array || data instanceof Int32Array || data instanceof Uint16Array;
-  const own: Dtype = data instanceof Int32Array ? "i32" : data instanceof Uint16Array ? "bf16" : "f32";
+  const own = typed ? typeOf(data) : "f32";
   let shape: number[] = [];
   let values: Data;
   if (typed) {
@@ -358,25 +369,53 @@ function withGradients<T extends Tensor>(made: T, requires: boolean): T {
 
 /** A tensor in native memory for good: weights with gradients, or state such as a key-value cache. */
 export class Parameter extends Tensor {
-  /** @param data the first numbers; null: zeros */
-  constructor(data: Data | Tensor | null, shape: Shape, options: { requiresGrad?: boolean; dtype?: Dtype } = {}) {
+  /**
+   * @param data the first numbers; null: zeros
+   * @param options dtype: that of `data` where not given. A bf16 parameter has no gradient: it is for weights that are only used.
+   */
+  constructor(data: Data | Tensor | null, shape: Shape, options: Omit<TensorOptions, "shape"> = {}) {
     checkShape("Parameter", shape);
-    super(shape, options.dtype ?? (data instanceof Tensor ? data.dtype : "f32"));
+    checkOptions("Parameter", options);
+    super(shape, options.dtype ?? (data === null ? "f32" : data instanceof Tensor ? data.dtype : typeOf(data)));
     if (capturing() !== null) throw new EggError("usage", "[tensor] Parameter: make parameters before a program is captured.");
-    withGradients(this, options.requiresGrad ?? true);
+    withGradients(this, options.requiresGrad ?? this.dtype === "f32");
+    if (data instanceof Tensor && !sameShape(data.shape, shape)) refuse("Parameter", [this, data], "shapes must be the same");
+    const numbers = data === null ? null : this.#numbersOf("Parameter", data);
+    if (numbers !== null) this.checkFits("Parameter", numbers);
     makePersistent(this);
     this.origin = { op: "Parameter", shapes: [] };
-    if (data !== null) this.copy_(data);
+    if (numbers !== null) this.write("Parameter", numbers);
   }
 
-  /** Overwrites the numbers. */
+  /**
+   * Overwrites the numbers. f32 for a bf16 parameter is rounded to nearest even; bf16 for an f32 one keeps its value.
+   * @throws EggError("usage") for another shape, or a type that does not go into this one
+   */
   copy_(data: Data | Tensor): this {
     if (data instanceof Tensor && !sameShape(data.shape, this.shape)) refuse("copy_", [this, data], "shapes must be the same");
-    this.write("copy_", data instanceof Tensor ? data.read("copy_") : data);
+    this.write("copy_", this.#numbersOf("copy_", data));
     return this;
   }
 
-  /** Bytes as they lie in native memory, for optimizers and checkpoints: the same place in every mirror of the block. */
+  /** Numbers in the form that this parameter stores. */
+  #numbersOf(op: string, data: Data | Tensor): Data {
+    const numbers = data instanceof Tensor ? (this.dtype === "bf16" ? data.stored(op) : data.read(op)) : data;
+    return this.dtype === "bf16" && numbers instanceof Float32Array ? narrow(numbers) : numbers;
+  }
+
+  /** Copies the elements from `first` on into `target`, as they are stored (bf16: bits), and nothing else: checkpoints go by pieces. */
+  readRange(first: number, target: Data): void {
+    const at = this.rangeAt("readRange", first, target);
+    if (target.length > 0) this.native("readRange").read(at, target);
+  }
+
+  /** Overwrites the elements from `first` on, as they are stored (bf16: bits). */
+  writeRange(first: number, values: Data): void {
+    const at = this.rangeAt("writeRange", first, values);
+    if (values.length > 0) this.native("writeRange").write(at, values);
+  }
+
+  /** Where the numbers lie in native memory, for optimizers; its gradient lies at the same place of the block's gradients. */
   get memory() {
     this.checkAlive("memory");
     return this.buffer!;
@@ -394,12 +433,13 @@ function gradientTensor(value: Value): Tensor {
   flush();
   const values = emptyData("f32", value.numel);
   const { block, offset } = value.buffer!;
-  if (values.length > 0) block!.mirror("gradients").read(offset, values);
+  if (values.length > 0) block!.gradients.read(offset, values);
   return tensor(values, { shape: value.shape });
 }
 
 export function full(shape: Shape, value: number, options: Omit<TensorOptions, "shape"> = {}): Tensor {
   checkShape("full", shape);
+  checkOptions("full", options);
   return tensor(emptyData(options.dtype ?? "f32", product(shape)).fill(value), { ...options, shape });
 }
 
@@ -413,37 +453,36 @@ export function ones(shape: Shape, options: Omit<TensorOptions, "shape"> = {}): 
 
 /** 0, 1, .. count - 1, i32 unless said otherwise. */
 export function arange(count: number, options: Omit<TensorOptions, "shape"> = {}): Tensor {
+  checkShape("arange", [count]);
+  checkOptions("arange", options);
   const values = emptyData(options.dtype ?? "i32", count);
   for (let i = 0; i < count; i++) values[i] = i;
   return tensor(values, options);
 }
 
-/** Splitmix-like mixing of 32 bits: a uniform number in [0, 1) for each index of a seed. */
-export function uniform(seed: number, index: number): number {
-  let x = (Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) + Math.imul(index, 0x9e3779b1)) | 0;
-  x = Math.imul(x ^ (x >>> 16), 0x21f0aaad);
-  x = Math.imul(x ^ (x >>> 15), 0x735a2d97);
-  return ((x ^ (x >>> 15)) >>> 0) / 2 ** 32;
+/** The numbers of a seed that rand and randn draw from: streams that first weights never have. */
+function seeded(op: "rand" | "randn", seed: number): () => number {
+  if (!Number.isSafeInteger(seed) || seed < 0) throw new EggError("usage", `[tensor] ${op}: the seed ${seed} is not a whole number from 0.`);
+  return words(seed % 2 ** 32, (op === "rand" ? 2 ** 31 : 2 ** 30) + Math.floor(seed / 2 ** 32));
 }
 
-/** Uniform in [0, 1). The same seed gives the same numbers. */
+/** Uniform in [0, 1), multiples of 2^-24. The same seed gives the same numbers. */
 export function rand(shape: Shape, options: Omit<TensorOptions, "shape"> & { seed: number }): Tensor {
   checkShape("rand", shape);
   const { seed, ...rest } = options;
-  return tensor(Float32Array.from({ length: product(shape) }, (_, i) => Math.min(uniform(seed, i), 1 - 2 ** -24)), { ...rest, shape });
+  const next = seeded("rand", seed);
+  const values = emptyData("f32", product(shape));
+  for (let i = 0; i < values.length; i++) values[i] = (next() >>> 8) / 2 ** 24;
+  return tensor(values, { ...rest, shape });
 }
 
 /** Normal, mean 0 and deviation 1. The same seed gives the same numbers. */
 export function randn(shape: Shape, options: Omit<TensorOptions, "shape"> & { seed: number }): Tensor {
   checkShape("randn", shape);
   const { seed, ...rest } = options;
-  const values = emptyData("f32", product(shape));
-  for (let i = 0; i < values.length; i += 2) {
-    const radius = Math.sqrt(-2 * Math.log(1 - uniform(seed, i)));
-    const angle = 2 * Math.PI * uniform(seed, i + 1);
-    values[i] = radius * Math.cos(angle);
-    if (i + 1 < values.length) values[i + 1] = radius * Math.sin(angle);
-  }
+  const next = seeded("randn", seed);
+  const values = emptyData("f32", product(shape)) as Float32Array;
+  fillNormal(values, next, 1);
   return tensor(values, { ...rest, shape });
 }
 

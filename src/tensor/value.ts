@@ -1,9 +1,10 @@
 // What an operation works on: shape, type, and where the numbers are (JavaScript memory, a step's memory, or for good).
 // Not the user's class (tensor.ts) and not how gradients flow (tape.ts). Read next: ops.ts.
 import { EggError } from "../errors.ts";
+import type { NativeArena } from "../native/float.ts";
 import type { DtypeName, Operand } from "../native/instructions.ts";
 import { capturing, currentScope, emit, flush, persistent, upload, type Life, type Recorder, type Scope } from "./device.ts";
-import type { Buffer } from "./memory.ts";
+import { checkMemory, type Buffer } from "./memory.ts";
 
 export type Shape = readonly number[];
 export type Data = Float32Array | Int32Array | Uint16Array;
@@ -16,16 +17,52 @@ export const show = (shape: Shape): string => `(${shape.join(", ")})`;
 export const product = (shape: Shape): number => shape.reduce((a, b) => a * b, 1);
 export const sameShape = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((size, i) => size === b[i]);
 
-/** An array of a type, zeros, in memory that does not move. */
+/** What holds a type's numbers as they are stored; bf16 as bits. */
+const arrays = { f32: Float32Array, i32: Int32Array, bf16: Uint16Array };
+const nameOf = (data: Data): string => data.constructor.name;
+
+/** From here on memory is asked for before it is taken. */
+const large = 2 ** 28;
+
+/** An array of a type, zeros, in memory that does not move. @throws EggError("resources") where there is not that much */
 export function emptyData(dtype: DtypeName, count: number): Data {
-  const buffer = new ArrayBuffer(count * bytesOf(dtype));
-  return dtype === "f32" ? new Float32Array(buffer) : dtype === "i32" ? new Int32Array(buffer) : new Uint16Array(buffer);
+  const bytes = count * bytesOf(dtype);
+  if (bytes >= large) checkMemory("numbers in JavaScript", bytes);
+  try {
+    return new arrays[dtype](new ArrayBuffer(bytes));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new EggError("resources", `[tensor] numbers in JavaScript: ${bytes.toLocaleString("en")} bytes are needed, the system does not give them.`, { hint: "Use smaller shapes." });
+  }
+}
+
+/** @throws EggError("usage") for a type that is none */
+export function checkType(op: string, dtype: string): void {
+  if (!Object.hasOwn(arrays, dtype)) throw new EggError("usage", `[tensor] ${op}: ${JSON.stringify(dtype)} is not a type; allowed are ${Object.keys(arrays).join(", ")}.`);
+}
+
+/** bf16 as f32: the same numbers. */
+function widen(bits: Uint16Array): Float32Array {
+  const words = new Uint32Array(new ArrayBuffer(4 * bits.length));
+  for (let i = 0; i < words.length; i++) words[i] = bits[i]! << 16;
+  return new Float32Array(words.buffer);
+}
+
+/** f32 to the nearest bf16, ties to even, as bits. NaN stays NaN. */
+export function narrow(values: Float32Array): Uint16Array {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const bits = emptyData("bf16", values.length) as Uint16Array;
+  for (let i = 0; i < bits.length; i++) {
+    const word = words[i]!;
+    bits[i] = values[i]! !== values[i]! ? (word >>> 16) | 0x40 : (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
+  }
+  return bits;
 }
 
 /** @throws EggError("usage") for a shape that is none, or too large */
 export function checkShape(op: string, shape: Shape): void {
   if (!shape.every((size) => Number.isInteger(size) && size >= 0)) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} is not a shape; sizes are whole numbers from 0.`);
-  if (product(shape) > elements_max) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} has more than ${elements_max.toLocaleString("en")} elements.`);
+  if (product(shape) > elements_max || shape.some((size) => size > elements_max)) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} has more than ${elements_max.toLocaleString("en")} elements.`);
 }
 
 /** What made a value, for messages and profiles. */
@@ -111,34 +148,54 @@ export class Value {
 
   /** The numbers, flat and row-major, as a copy. bf16 comes as f32. */
   read(op: string): Float32Array | Int32Array {
+    const data = this.stored(op);
+    return data instanceof Uint16Array ? widen(data) : data;
+  }
+
+  /** The numbers as they are stored, bf16 as bits: a copy. */
+  stored(op: string): Data {
     if (capturing() !== null) throw new EggError("usage", `[tensor] ${op}: values cannot be read while a program is captured; return the tensor and read it after a run.`);
     const data = emptyData(this.dtype, this.numel);
     if (this.data !== null) data.set(this.data);
-    else {
-      this.checkAlive(op);
-      flush();
-      if (data.length > 0) arenaOf(this.buffer!).read(this.buffer!.offset, data);
-    }
-    if (!(data instanceof Uint16Array)) return data;
-    const words = new Uint32Array(data.length);
-    for (let i = 0; i < words.length; i++) words[i] = data[i]! << 16;
-    return new Float32Array(words.buffer);
+    else if (data.length > 0) this.native(op).read(this.buffer!.offset, data);
+    else this.checkAlive(op);
+    return data;
   }
 
-  /** Overwrites the numbers. @throws EggError("usage") where the count does not fit */
+  /** Overwrites the numbers; bf16 as bits. @throws EggError("usage") where the type or the count does not fit */
   write(op: string, values: Data): void {
-    if (values.length !== this.numel || bytesOf(this.dtype) !== values.BYTES_PER_ELEMENT) {
-      throw new EggError("usage", `[tensor] ${op}: ${values.length} values of ${values.BYTES_PER_ELEMENT} bytes for a ${this.dtype} tensor ${show(this.shape)}.`);
-    }
+    this.checkFits(op, values);
     if (this.data !== null) {
       this.data.set(values);
       this.#uploaded = null;
       return;
     }
     if (capturing() !== null) throw new EggError("usage", `[tensor] ${op}: values cannot be written while a program is captured.`);
+    const arena = this.native(op);
+    if (values.length > 0) arena.write(this.buffer!.offset, values);
+  }
+
+  protected checkFits(op: string, values: Data): void {
+    if (values.length === this.numel && values instanceof arrays[this.dtype]) return;
+    throw new EggError("usage", `[tensor] ${op}: ${values.length} values in ${nameOf(values)} for a ${this.dtype} tensor ${show(this.shape)}, which takes ${this.numel} in ${arrays[this.dtype].name}.`);
+  }
+
+  /** The native memory that the numbers are in, after all that was to be computed. */
+  protected native(op: string): NativeArena {
     this.checkAlive(op);
     flush();
-    if (values.length > 0) arenaOf(this.buffer!).write(this.buffer!.offset, values);
+    return arenaOf(this.buffer!);
+  }
+
+  /** Where elements of native memory begin, in bytes. @throws EggError("usage") where `data` has the wrong type, or there are not that many */
+  protected rangeAt(op: string, first: number, data: Data): number {
+    this.checkAlive(op);
+    if (!(data instanceof arrays[this.dtype])) throw new EggError("usage", `[tensor] ${op}: ${nameOf(data)} for a ${this.dtype} tensor ${show(this.shape)}, which takes ${arrays[this.dtype].name}.`);
+    if (!Number.isInteger(first) || first < 0 || first + data.length > this.numel) {
+      throw new EggError("usage", `[tensor] ${op}: ${data.length} elements from ${first} on are not within ${show(this.shape)}, which has ${this.numel.toLocaleString("en")}.`);
+    }
+    if (capturing() !== null) throw new EggError("usage", `[tensor] ${op}: values cannot be read or written while a program is captured.`);
+    return this.buffer!.offset + first * bytesOf(this.dtype);
   }
 
   /** Why it cannot be differentiated, or "". */
@@ -148,7 +205,7 @@ export class Value {
   }
 }
 
-function arenaOf(buffer: Buffer) {
+function arenaOf(buffer: Buffer): NativeArena {
   if (buffer.block === null) throw new EggError("usage", "[tensor] this tensor is part of a program's plan and has no values of its own.");
   return buffer.block.arena;
 }
@@ -168,7 +225,7 @@ const fresh = new Set<Value>();
 export function gradientOf(value: Value): { at: Operand; fresh: boolean } {
   if (value.gradient !== null) return value.gradient;
   // A program adds to what it finds, unless it says zeroGrad itself: the arena is zeros.
-  value.gradient = { at: { arena: value.buffer!.block!.mirror("gradients").handle, offset: value.buffer!.offset }, fresh: capturing() === null };
+  value.gradient = { at: { arena: value.buffer!.block!.gradients.handle, offset: value.buffer!.offset }, fresh: capturing() === null };
   if (value.gradient.fresh) fresh.add(value);
   return value.gradient;
 }
