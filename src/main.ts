@@ -12,10 +12,13 @@ type Commands = Record<string, { help: string; load: () => Promise<{ run: Run } 
 const commands: Commands = {
   train: { help: "train a model (the command when none is named)", load: () => import("./commands/train.ts") },
   generate: { help: "continue a text with a trained model", load: () => import("./commands/generate.ts") },
+  chat: { help: "talk with a trained model, line by line", load: () => import("./commands/chat.ts") },
   eval: { help: "measure a trained model on text", load: () => import("./commands/eval.ts") },
   config: { help: "write, show or check a config", load: () => import("./commands/config.ts") },
+  data: { help: "look at texts, make tokenizers and token files", load: () => import("./commands/data.ts") },
   runs: { help: "list, compare and plot runs", load: () => import("./commands/runs.ts") },
   report: { help: "write a run as one HTML page", load: () => import("./commands/report.ts") },
+  export: { help: "write a gpt or llama model for other programs", load: () => import("./commands/export.ts") },
   watch: { help: "show runs in the browser, while they go and after", load: () => import("./commands/watch.ts") },
   bench: { help: "measure how fast this machine trains", load: () => import("./commands/bench.ts") },
   verify: { help: "tell whether a checkpoint or a run is whole", load: () => import("./commands/verify.ts") },

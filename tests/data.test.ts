@@ -1,4 +1,4 @@
-// Corpora, splits, batch cursors and the byte tokenizer, on real files in a fresh folder.
+// Corpora, splits and batch cursors, on real files in a fresh folder.
 // Not the words of the built-in text: that is fables.test.ts. Read src/data/corpus.ts next.
 
 import { afterAll, expect, test } from "bun:test";
@@ -11,7 +11,6 @@ import { constants as zlib, zstdCompressSync } from "node:zlib";
 import { type Corpus, openCorpus, requireLength, splitCorpus } from "../src/data/corpus.ts";
 import { fables, fablesEntropy } from "../src/data/fables.ts";
 import { evaluationStreams, fillBatch, pairOffsets, referenceEvaluationStart, requireSequence } from "../src/data/streams.ts";
-import { tokenizers } from "../src/data/tokenizer.ts";
 import { readZstd } from "../src/data/zstd.ts";
 import { EggError } from "../src/errors.ts";
 import golden from "./golden/egg-c.json" with { type: "json" };
@@ -349,13 +348,4 @@ test("evaluation streams predict no byte twice, stay inside, and lose less than 
     }
   }
   expect(() => evaluationStreams(1)).toThrow(EggError);
-});
-
-// ---- tokenizer ----
-
-test("bytes: identity over 256 values, and an id that does not exist is refused", () => {
-  const all = Uint8Array.from({ length: 256 }, (_, i) => i);
-  expect(tokenizers.bytes.vocabulary).toBe(256);
-  expect(tokenizers.bytes.decode(tokenizers.bytes.encode(all))).toEqual(all);
-  for (const id of [256, -1, 0.5]) expect(() => tokenizers.bytes.decode([104, id])).toThrow(EggError);
 });

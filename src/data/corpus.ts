@@ -7,6 +7,7 @@ import { freemem, totalmem } from "node:os";
 import { join } from "node:path";
 import { EggError } from "../errors.ts";
 import { fables, fablesEntropy, fablesVersion } from "./fables.ts";
+import { TokenFile } from "./tokenfile.ts";
 import { readZstd } from "./zstd.ts";
 
 export interface Corpus {
@@ -14,6 +15,8 @@ export interface Corpus {
   readonly name: string;
   /** Length; may be beyond 4 GiB. */
   readonly bytes: number;
+  /** Where the text is there as tokens only, the file that holds them. Its bytes cannot be read: read() throws EggError "data". */
+  readonly tokenFile?: TokenFile;
   /** The exact entropy of the text, where it is known: no model can do better in the long run. */
   readonly entropyBitsPerByte: number | null;
   /** Fills `target` exactly, from `offset`. EggError "data" where the file has shrunk since it was opened. */
@@ -36,10 +39,13 @@ const textNames = /\.(?:txt|text|md)(?:\.zst)?$/i;
 /**
  * Opens `path`: a file of any name; a folder, whose .txt .text .md files (each also with .zst) are joined in order of
  * their paths with one byte 0 between them, dot files and empty files left out; a .zst file; or
- * `builtin:fables[:SIZE[:SEED]]`. Small texts are held in memory, large ones read from disk as needed.
+ * `builtin:fables[:SIZE[:SEED]]`. Small texts are held in memory, large ones read from disk as needed. A token file, known by how it
+ * begins, is a corpus too: of the text that its tokens stand for.
  */
 export async function openCorpus(path: string): Promise<Corpus> {
   if (path.startsWith("builtin:")) return openBuiltin(path);
+  const tokens = TokenFile.openIf(path);
+  if (tokens !== null) return tokenCorpus(path, tokens);
   const parts = partsOf(path);
   const bytes = parts.reduce((sum, part) => sum + part.bytes, 0) + Math.max(0, parts.length - 1);
   if (bytes === 0) {
@@ -103,6 +109,30 @@ class MemoryCorpus implements Corpus {
   }
 
   close(): void {}
+}
+
+/** The text of a token file. Its fingerprint is that of the file, as the tokens are what a run reads. */
+function tokenCorpus(path: string, tokenFile: TokenFile): Corpus {
+  return {
+    name: path,
+    bytes: tokenFile.textBytes,
+    entropyBitsPerByte: null,
+    tokenFile,
+    read() {
+      throw new EggError("data", `[data] ${path}: it holds tokens, not text, and text is needed here.`, {
+        hint: "Name the text that it was made from. Token files are for trainer.type backprop.",
+      });
+    },
+    fingerprint() {
+      const file = new DiskCorpus(path, tokenFile.fileBytes, [{ path, bytes: tokenFile.fileBytes, content: null }]);
+      try {
+        return contentHash(file);
+      } finally {
+        file.close();
+      }
+    },
+    close: () => tokenFile.close(),
+  };
 }
 
 /** One document: a file on disk, or bytes that were decompressed. */
