@@ -6,7 +6,7 @@ import { evaluationStreams } from "../data/streams.ts";
 import { NativeContexts, type Part } from "../native/contexts.ts";
 import type { Context } from "../native/machine.ts";
 import type { TextLoss } from "./evaluate.ts";
-import { sampleToken, seededRandom, type SamplingOptions } from "./sampling.ts";
+import { Sampler, type SamplingOptions } from "./sampling.ts";
 import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "./tensors.ts";
 
 /** Logits are in 1/16 bit: the probability of a token goes with 2^(logit/16). */
@@ -167,22 +167,24 @@ export class ContextsModel {
       }
     }
     const tokens = offsets.length * length;
-    return { bitsPerByte: bits / tokens, tokens };
+    return { bitsPerByte: bits / tokens, tokens, bytes: tokens };
   }
 
   /** Continues a prompt byte by byte; the same seed gives the same bytes. Bytes that training never saw are not written. */
   *generate(prompt: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<number> {
-    const random = seededRandom(seed);
+    const sampler = new Sampler(options, seed, logitUnit);
     const context = new Uint8Array(this.order).fill(this.padding);
     const read = (byte: number): void => {
       context.copyWithin(0, 1);
       context[this.order - 1] = byte;
     };
-    for (const byte of prompt.length === 0 ? [10] : prompt) read(byte);
+    const text = prompt.length === 0 ? Uint8Array.of(10) : prompt;
+    for (const byte of text) read(byte);
+    sampler.read(Array.from(text, (byte) => this.bytes.indexOf(byte)).map((token) => (token < 0 ? this.#other! : token)));
     for (let i = 0; i < tokens; i++) {
       const logits = Float32Array.from(this.native.logits(context));
       if (this.#other !== null) logits[this.#other] = -Infinity;
-      const byte = this.bytes[sampleToken(logits, logitUnit, options, random)]!;
+      const byte = this.bytes[sampler.next(logits)]!;
       yield byte;
       read(byte);
     }

@@ -9,8 +9,9 @@ export interface TextLoss {
   bitsPerByte: number;
   /** The integer loss of training, in bits per byte too: a little lower. */
   lossInteger?: number;
-  /** Tokens that were predicted. */
+  /** Tokens that were predicted, and the bytes of text that they stand for. */
   tokens: number;
+  bytes: number;
 }
 
 /** Streams read side by side: enough for every core's lanes, few enough that each is long. */
@@ -52,7 +53,7 @@ export async function streamLoss(model: NativeModel, text: Corpus, { offsets, le
       bits += result.bits;
       loss += result.loss_sum;
     }
-    return { bitsPerByte: bits / tokens, lossInteger: loss / 16 / tokens, tokens };
+    return { bitsPerByte: bits / tokens, lossInteger: loss / 16 / tokens, tokens, bytes: tokens };
   } finally {
     evaluator.release();
   }

@@ -1,11 +1,19 @@
-// From logits to the next token: temperature, top-k, top-p, min-p, and the random numbers for the choice.
+// From logits to the next token: repetition penalty, temperature, top-k, top-p, min-p, and the random numbers for the choice.
 // Not the model: it makes the logits. The same seed gives the same tokens on every platform, bit for bit.
-// Next: src/commands/generate.ts, which calls it in a loop.
+// Next: generate.ts, which calls it in a loop.
 
 import { EggError } from "../errors.ts";
 
-/** How freely to choose. Applied in this order. */
+/**
+ * How freely to choose. Applied in this order: the penalty first, since it is about the model's own logits and must reach
+ * the choice at temperature 0 too (a division by the temperature keeps the sign, so the two could change places); the
+ * temperature next, so that the three that leave tokens out count in the probabilities that are drawn from.
+ */
 export interface SamplingOptions {
+  /** Logits of the context's last tokens are divided by this where positive, multiplied where negative; 1 changes nothing. */
+  repetition_penalty?: number;
+  /** How many of the context's last tokens that is; 0 is all of them, 64 where left out. */
+  repetition_window?: number;
   /** 0 takes the most likely token; 1 is the model's own distribution; more is flatter. */
   temperature: number;
   /** Keep this many of the most likely tokens; 0 keeps all. */
@@ -16,10 +24,48 @@ export interface SamplingOptions {
   min_p: number;
 }
 
+/** Tokens that the penalty looks back on where `repetition_window` is left out. */
+export const usualWindow = 64;
+
+/** Chooses token after token of one text: the random numbers go on, and the penalty knows what was read and chosen before. */
+export class Sampler {
+  readonly #options: SamplingOptions;
+  readonly #unit: number;
+  readonly #random: () => number;
+  /** Tokens to remember; 0 where nothing asks for them. */
+  readonly #window: number;
+  #recent: number[] = [];
+
+  /** `unit` as in sampleToken. Throws EggError("usage") for options or a seed out of range. */
+  constructor(options: SamplingOptions, seed: number, unit: number) {
+    checkSampling(options);
+    const { repetition_penalty = 1, repetition_window = usualWindow } = options;
+    this.#options = options;
+    this.#unit = unit;
+    this.#random = seededRandom(seed);
+    this.#window = repetition_penalty === 1 ? 0 : repetition_window === 0 ? Infinity : repetition_window;
+  }
+
+  /** Tells it of tokens that the model has read. */
+  read(tokens: ArrayLike<number>): void {
+    for (let i = Math.max(0, tokens.length - this.#window); i < tokens.length; i += 1) this.#recent.push(tokens[i]!);
+    if (this.#recent.length > 2 * this.#window) this.#recent = this.#recent.slice(-this.#window); // seldom: a copy each time would cost more
+  }
+
+  /** The next token after the logits of the model's last one. */
+  next(logits: Int8Array | Float32Array): number {
+    const recent = this.#recent.length > this.#window ? this.#recent.slice(-this.#window) : this.#recent;
+    const token = sampleToken(logits, this.#unit, this.#options, this.#random, recent);
+    this.read([token]);
+    return token;
+  }
+}
+
 /**
  * Chooses a token. `logits`: one per token of the vocabulary; probability is proportional to 2^(logit * unit), so unit is
  * 1/16 for int8 logits and log2(e) for natural ones. A float logit of -Infinity rules its token out. `random` gives
- * numbers in [0, 1) and is called once, or never at temperature 0. Ties go to the lower index.
+ * numbers in [0, 1) and is called once, or never at temperature 0. Ties go to the lower index. `recent`: the tokens that
+ * the repetition penalty is for, each counted once however often it stands there (Keskar et al. 2019, CTRL, section 4.1).
  * Throws EggError("usage") for options out of range, EggError("numeric") for logits that are no numbers.
  */
 export function sampleToken(
@@ -27,11 +73,14 @@ export function sampleToken(
   unit: number,
   options: SamplingOptions,
   random: () => number,
+  recent: ArrayLike<number> = [],
 ): number {
   checkSampling(options);
-  const best = argmax(logits);
+  const { repetition_penalty = 1 } = options;
+  const scores = repetition_penalty === 1 ? logits : penalized(logits, repetition_penalty, recent);
+  const best = argmax(scores);
   if (options.temperature === 0) return best;
-  const weights = relativeWeights(logits, logits[best]!, unit / options.temperature);
+  const weights = relativeWeights(scores, scores[best]!, unit / options.temperature);
   const { weight: least, ties } = leastKept(weights, options);
 
   // One pass in order of index: what is kept, and its sum so far.
@@ -54,8 +103,14 @@ export function sampleToken(
 
 /** Throws EggError("usage") that names every option out of its range. */
 export function checkSampling(options: SamplingOptions): void {
-  const { temperature, top_k, top_p, min_p } = options;
+  const { repetition_penalty = 1, repetition_window = usualWindow, temperature, top_k, top_p, min_p } = options;
   const wrong: string[] = [];
+  if (!(repetition_penalty > 0 && repetition_penalty < Infinity)) {
+    wrong.push(`repetition-penalty: expected a number above 0, found ${repetition_penalty}`);
+  }
+  if (!(Number.isSafeInteger(repetition_window) && repetition_window >= 0)) {
+    wrong.push(`repetition-window: expected a whole number from 0 up, found ${repetition_window}`);
+  }
   if (!(temperature >= 0 && temperature < Infinity)) {
     wrong.push(`temperature: expected a number from 0 up, found ${temperature}`);
   }
@@ -64,7 +119,7 @@ export function checkSampling(options: SamplingOptions): void {
   if (!(min_p >= 0 && min_p <= 1)) wrong.push(`min-p: expected 0 to 1, found ${min_p}`);
   if (wrong.length === 0) return;
   throw new EggError("usage", `[sampling] ${wrong.join("; ")}.`, {
-    hint: "temperature 1, top-k 0, top-p 1, min-p 0 leave the model's own distribution as it is.",
+    hint: "repetition-penalty 1, temperature 1, top-k 0, top-p 1, min-p 0 leave the model's own distribution as it is.",
   });
 }
 
@@ -106,7 +161,16 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
-function argmax(logits: Int8Array | Float32Array): number {
+function penalized(logits: Int8Array | Float32Array, penalty: number, recent: ArrayLike<number>): Float64Array {
+  const scores = Float64Array.from(logits);
+  for (let i = 0; i < recent.length; i += 1) {
+    const logit = logits[recent[i]!]!; // not the score: a token that stands there twice is made less likely once
+    scores[recent[i]!] = logit > 0 ? logit / penalty : logit * penalty;
+  }
+  return scores;
+}
+
+function argmax(logits: Int8Array | Float32Array | Float64Array): number {
   let best = 0;
   for (let token = 0; token < logits.length; token += 1) {
     const logit = logits[token]!;
@@ -124,7 +188,7 @@ function argmax(logits: Int8Array | Float32Array): number {
 }
 
 // Probabilities relative to the likeliest token, whose weight is exactly 1.
-function relativeWeights(logits: Int8Array | Float32Array, top: number, scale: number): Float64Array {
+function relativeWeights(logits: Int8Array | Float32Array | Float64Array, top: number, scale: number): Float64Array {
   const weights = new Float64Array(logits.length);
   for (let token = 0; token < logits.length; token += 1) {
     const below = logits[token]! - top;

@@ -4,7 +4,7 @@ import { EggError } from "../errors.ts";
 
 /** One tensor: `data` holds the raw little-endian bytes, row-major; its length is the product of `shape` times the width of `dtype`. */
 export interface TensorEntry {
-  dtype: "I8" | "I32" | "I64" | "U8" | "F32";
+  dtype: "I8" | "I32" | "I64" | "U8" | "F32" | "F16" | "BF16" | "BOOL";
   shape: number[];
   data: Uint8Array;
 }
@@ -35,7 +35,8 @@ export function piecesOf({ data }: SavedTensor): readonly Bytes[] {
 
 export interface ExpectedTensor {
   name: string;
-  dtype: TensorEntry["dtype"];
+  /** One type, or all that will do. */
+  dtype: TensorEntry["dtype"] | readonly TensorEntry["dtype"][];
   shape: readonly number[];
 }
 
@@ -53,8 +54,8 @@ export function expectTensors(found: ReadonlyMap<string, TensorEntry>, expected:
   for (const { name, dtype, shape } of expected) {
     const tensor = found.get(name);
     if (tensor === undefined) problems.push(`${name}: missing`);
-    else if (tensor.dtype !== dtype || tensor.shape.join() !== shape.join()) {
-      problems.push(`${name}: expected ${dtype} (${shape.join(", ")}), found ${tensor.dtype} (${tensor.shape.join(", ")})`);
+    else if (![dtype].flat().includes(tensor.dtype) || tensor.shape.join() !== shape.join()) {
+      problems.push(`${name}: expected ${[dtype].flat().join(" or ")} (${shape.join(", ")}), found ${tensor.dtype} (${tensor.shape.join(", ")})`);
     }
   }
   const names = new Set(expected.map(({ name }) => name));

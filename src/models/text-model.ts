@@ -1,53 +1,87 @@
 // A trained model of any kind behind one face: what it loses on a text, and how it goes on from a prompt. Not the training.
-// Read next: evaluate.ts and generate.ts (the GRU), contexts.ts.
-import type { Config } from "../config/knobs.ts";
-import type { Corpus } from "../data/corpus.ts";
-import { tokenizers } from "../data/tokenizer.ts";
+// Read next: evaluate.ts and generate.ts (the GRU), contexts.ts, transformer-text.ts.
+import { descends, type Config, type ConfigOf } from "../config/knobs.ts";
+import { splitCorpus, type Corpus } from "../data/corpus.ts";
+import { tokenizerFrom } from "../data/tokenizer.ts";
+import { openTokens, splitTokens } from "../data/tokens.ts";
 import { NativeModel } from "../native/int8.ts";
 import type { Context } from "../native/machine.ts";
 import { ContextsModel, expectContexts, type ContextsConfig } from "./contexts.ts";
 import { expectWeights, writeWeights, type EggShape } from "./egg.ts";
 import { textLoss, type TextLoss } from "./evaluate.ts";
-import { generate } from "./generate.ts";
+import { generate, inBytes } from "./generate.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import type { TensorEntry } from "./tensors.ts";
+import { expectTransformer } from "./transformer-names.ts";
+import { shapeOfConfig, type TransformerShape } from "./transformer-shape.ts";
+import { openTransformer } from "./transformer-text.ts";
 
 export interface TextModel {
-  /** Exact softmax, clean weights, on at most `maxBytes` of the text. Null when cancelled. */
-  loss(text: Corpus, maxBytes: number): Promise<TextLoss | null>;
-  /** Continues a prompt token by token; the same seed gives the same tokens. */
-  generate(prompt: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<number>;
+  /**
+   * Exact softmax, clean weights, on at most `maxBytes` of a text, or of its end that a run with this data.validation holds out
+   * (null: nothing is). Null when cancelled.
+   */
+  loss(text: Corpus, maxBytes: number, heldOut?: number): Promise<TextLoss | null>;
+  /** Continues a prompt: the bytes of one token after the other. The same seed gives the same text. */
+  generate(prompt: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<Uint8Array>;
 }
 
 /**
  * Looks whether `tensors` are those that a run of this config saves, before any memory is taken for them.
+ * @param tokenizer as the checkpoint has it
  * @throws EggError("corrupt") that names what is missing, extra or of the wrong shape
  */
-export function expectTextModel(config: Config, tensors: ReadonlyMap<string, TensorEntry>): void {
-  if (config.trainer.rule === "egg") expectContexts(sizesOf(config), tensors);
+export function expectTextModel(config: Config, tensors: ReadonlyMap<string, TensorEntry>, tokenizer: string): void {
+  if (descends(config)) expectTransformer(shapeOfSaved(config, tensors, tokenizer), tensors);
+  else if (config.trainer.rule === "egg") expectContexts(sizesOf(config), tensors);
   else expectWeights(shapeOf(config), tensors);
+}
+
+/** The shape of a saved transformer: its embedding may have more rows than its tokenizer has ids. */
+export function shapeOfSaved(config: ConfigOf<"backprop">, tensors: ReadonlyMap<string, TensorEntry>, tokenizer: string): TransformerShape {
+  const table = ["wte.weight", "transformer.wte.weight", "model.embed_tokens.weight"].map((name) => tensors.get(name)).find((found) => found !== undefined);
+  return shapeOfConfig(config, table?.shape[0] ?? tokenizerFrom(tokenizer).vocabulary);
 }
 
 function sizesOf({ model }: Config): ContextsConfig {
   return { order: model.order!, table_bits: model.table_bits! };
 }
 
-function shapeOf({ model, data }: Config): EggShape {
-  return { layers: model.layers!, hidden: model.hidden!, vocabulary: tokenizers[data.tokenizer].vocabulary };
+function shapeOf({ model }: Config): EggShape {
+  return { layers: model.layers!, hidden: model.hidden!, vocabulary: 256 };
 }
 
 /**
  * The model that a run of this config saved.
+ * @param tokenizer as the checkpoint has it
  * @throws EggError("corrupt") that names what is missing, extra or of the wrong shape
  */
-export function openTextModel(context: Context, config: Config, tensors: ReadonlyMap<string, TensorEntry>): TextModel {
-  const { rule } = config.trainer;
-  if (rule === "egg") return ContextsModel.from(context, sizesOf(config), tensors);
-  expectTextModel(config, tensors);
+export function openTextModel(context: Context, config: Config, tensors: ReadonlyMap<string, TensorEntry>, tokenizer: string): TextModel {
+  if (descends(config)) {
+    const words = tokenizerFrom(tokenizer);
+    const model = openTransformer(context, shapeOfSaved(config, tensors, tokenizer), tensors, words);
+    return {
+      loss(text, maxBytes, heldOut) {
+        const tokens = openTokens(text, words);
+        return model.loss(heldOut === undefined ? tokens : splitTokens(tokens, heldOut).heldOut!, maxBytes);
+      },
+      generate: (prompt, count, options, seed) => model.generate(prompt, count, options, seed),
+    };
+  }
+  const part = (text: Corpus, heldOut: number | undefined): Corpus => (heldOut === undefined ? text : splitCorpus(text, heldOut).heldOut!);
+  const { rule = "egg" } = config.trainer;
+  if (rule === "egg") {
+    const model = ContextsModel.from(context, sizesOf(config), tensors);
+    return {
+      loss: (text, maxBytes, heldOut) => model.loss(part(text, heldOut), maxBytes),
+      generate: (prompt, tokens, options, seed) => inBytes(model.generate(prompt, tokens, options, seed)),
+    };
+  }
+  expectTextModel(config, tensors, tokenizer);
   const native = new NativeModel(context, { rule, ...shapeOf(config) });
   writeWeights(native, tensors);
   return {
-    loss: (text, maxBytes) => textLoss(native, text, maxBytes),
-    generate: (prompt, tokens, options, seed) => generate(native, prompt, tokens, options, seed),
+    loss: (text, maxBytes, heldOut) => textLoss(native, part(text, heldOut), maxBytes),
+    generate: (prompt, tokens, options, seed) => inBytes(generate(native, prompt, tokens, options, seed)),
   };
 }

@@ -13,7 +13,7 @@ export interface TensorPlace {
   end: number;
 }
 
-const bytesPerElement = { I8: 1, U8: 1, I32: 4, F32: 4, I64: 8 } as const;
+const bytesPerElement = { I8: 1, U8: 1, BOOL: 1, F16: 2, BF16: 2, I32: 4, F32: 4, I64: 8 } as const;
 
 /**
  * What egg accepts in a file. The header limit is the reference library's; the others keep hostile files cheap: `nameBytes` holds
