@@ -1,7 +1,7 @@
 // The fuzz targets of the config: a file of JSONC, the config in it, and the texts of --set and EGG_SET.
 // Not the run folder's files: fuzz-targets.ts. Read next: fuzz.ts, which makes the inputs.
 import { longestFile, parseJsonc, type JsonNode } from "../src/config/jsonc.ts";
-import { accepts, appliesTo, knobs, valueAt, type Config, type Knob, type KnobPath } from "../src/config/knobs.ts";
+import { accepts, appliesTo, knobs, methodOf, valueAt, type Config, type Knob, type KnobPath } from "../src/config/knobs.ts";
 import { canonicalConfig, loadConfig } from "../src/config/load.ts";
 import { isPreset } from "../src/config/presets.ts";
 import type { Random, Target } from "./fuzz.ts";
@@ -71,7 +71,7 @@ export const jsonc: Target = {
 function expectConfig(config: Config): void {
   for (const knob of knobs as readonly (Knob & { path: KnobPath })[]) {
     const value = valueAt(config, knob.path);
-    if (!appliesTo(knob, config.trainer.rule)) must(value === undefined, `${knob.path} is another rule's`);
+    if (!appliesTo(knob, methodOf(config))) must(value === undefined, `${knob.path} is another method's`);
     else must(knob.path === "preset" ? isPreset(value) : accepts(knob, value), `${knob.path} is in its range`);
   }
 }
@@ -84,7 +84,7 @@ function valueFor(knob: Knob, random: Random): unknown {
     case "number": return random.of([knob.min, knob.max, knob.default, knob.max / 3]);
     case "boolean": return random.oneIn(2);
     case "choice": return random.of(knob.choices);
-    case "string": return knob.path === "preset" ? random.of(["egg", "egg.c", "nano-egg"]) : random.of([knob.default, "a b", "é,\\", "x=y", "\u0000", "-"]);
+    case "string": return knob.path === "preset" ? random.of(["egg", "egg.c", "nano-egg", "gpt-nano", "llama-tiny"]) : random.of([knob.default, "a b", "é,\\", "x=y", "\u0000", "-"]);
   }
 }
 

@@ -16,7 +16,7 @@ import type { Random, Target } from "./fuzz.ts";
 import { config, jsonc, sets } from "./fuzz-config.ts";
 import { decoded, encode, json, must, often, outcome, parsed, shape, texts, type Input } from "./fuzz-properties.ts";
 
-const widths: Record<string, number> = { I8: 1, U8: 1, I32: 4, F32: 4, I64: 8 };
+const widths: Record<string, number> = { I8: 1, U8: 1, BOOL: 1, F16: 2, BF16: 2, I32: 4, F32: 4, I64: 8 };
 
 function container(header: string | Uint8Array, data: number): Input {
   const text = typeof header === "string" ? encode(header) : header;
@@ -29,7 +29,7 @@ function container(header: string | Uint8Array, data: number): Input {
 
 function tensorFields(random: Random, total: { bytes: number }): string[] {
   return Array.from({ length: random.below(5) }, (_, i) => {
-    const dtype = random.oneIn(20) ? random.of(["F16", "BF16", "toString"]) : random.of(Object.keys(widths));
+    const dtype = random.oneIn(20) ? random.of(["F64", "F8_E4M3", "toString"]) : random.of(Object.keys(widths));
     const sizes = Array.from({ length: random.below(random.oneIn(9) ? 11 : 4) }, () => random.below(random.oneIn(50) ? 2 ** 31 : 4));
     const bytes = Math.min(sizes.reduce((product, size) => product * size, widths[dtype] ?? 2), 2 ** 53);
     const begin = random.oneIn(30) ? random.below(99) : total.bytes;
@@ -187,7 +187,7 @@ const checkpoint: Target = {
     must(found.valBitsPerByte === null || Number.isFinite(found.valBitsPerByte), "the loss is a number");
     for (const tensor of found.tensors.values()) must(tensor.data.byteOffset === 0 && tensor.data.buffer.byteLength === tensor.data.length, "tensors with memory of their own");
     const usable = outcome(["corrupt"], () => {
-      expectTextModel(configOf(found), found.tensors);
+      expectTextModel(configOf(found), found.tensors, found.tokenizer);
     });
     return "error" in usable ? `good file, ${shape(usable.error).slice(0, 60)}` : "good model";
   },

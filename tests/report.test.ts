@@ -164,7 +164,8 @@ const middle: ProgressState = {
   trainBitsPerByte: 3.4212,
   heldOutBitsPerByte: 3.5129,
   recent: Array.from({ length: 120 }, (_, i) => 9 - i / 20),
-  memberTokensPerSecond: 1_234_567,
+  tokensPerSecond: 1_234_567,
+  unit: "member-tokens",
   etaSeconds: 151.4,
 };
 
@@ -184,8 +185,8 @@ describe("lines of progress", () => {
   });
 
   test("fit every width, with colours too, and hold no word such as NaN", () => {
-    const unknown = { ...middle, trainBitsPerByte: NaN, heldOutBitsPerByte: null, memberTokensPerSecond: Infinity, etaSeconds: NaN, recent: [] };
-    const large = { ...middle, step: 1_234_567, steps: 9_999_999, fraction: 0.999, etaSeconds: 1e7, memberTokensPerSecond: 9.99e14 };
+    const unknown = { ...middle, trainBitsPerByte: NaN, heldOutBitsPerByte: null, tokensPerSecond: Infinity, etaSeconds: NaN, recent: [] };
+    const large = { ...middle, step: 1_234_567, steps: 9_999_999, fraction: 0.999, etaSeconds: 1e7, tokensPerSecond: 9.99e14 };
     for (const state of [middle, unknown, large, { ...unknown, fraction: NaN, trainBitsPerByte: 12.3456 }]) {
       for (let width = 0; width <= 160; width += 1) {
         const line = liveLine(state, width, makeColors(true));
@@ -234,8 +235,8 @@ function stage(live: boolean) {
     draw: (line) => void drawn.push(line),
     keepLine: () => void drawn.push("(kept)"),
   };
-  const start = (firstStep: number, steps: number, memberTokensPerStep = 1000) =>
-    createProgress(terminal, { firstStep, steps, memberTokensPerStep, now: () => clock.now });
+  const start = (firstStep: number, steps: number, tokensPerStep = 1000) =>
+    createProgress(terminal, { firstStep, steps, tokensPerStep, unit: "member-tokens", now: () => clock.now });
   return { printed, drawn, clock, start };
 }
 

@@ -1,15 +1,14 @@
 // Resume gives the same bits, from any step, on other threads and other kernels; and long runs stay flat in memory and open files.
 // Short versions of `bun tests/soak.ts resume 200` and `bun tests/soak.ts steps 100000`. What is compared, and how: resume.ts, steps.ts.
 import { expect, test } from "bun:test";
-import { presets } from "../src/config/presets.ts";
 import { egg, freshFolder } from "./program.ts";
-import { resumeCases } from "./resume.ts";
+import { integerPresets, resumeCases } from "./resume.ts";
 import { measureFlatness } from "./steps.ts";
 
 test("20 random runs, each resumed at a random step", async () => {
   const figures = await resumeCases({ count: 20, folder: freshFolder("resume"), command: [egg], seed: Math.floor(Math.random() * 1e9) });
   expect(figures.cases).toBe(20);
-  expect(figures.presets.toSorted()).toEqual(Object.keys(presets).toSorted());
+  expect(figures.presets.toSorted()).toEqual(integerPresets.toSorted());
   expect(figures.threadChanges).toBeGreaterThan(0);
 }, 120_000);
 

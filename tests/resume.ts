@@ -9,6 +9,9 @@ import { seededRandom } from "../src/models/sampling.ts";
 import { readWhole, samplesOf, timeless } from "./kill.ts";
 import { onlyRun, readJson, readLines, run, sets } from "./program.ts";
 
+/** Of integers, which give the same bits on all kernels. */
+export const integerPresets = Object.keys(presets).filter((name) => presetConfig(name).trainer.type === "eggroll-int8");
+
 export interface ResumeFigures { cases: number; tierChanges: number; threadChanges: number; presets: string[] }
 
 interface Cases {
@@ -54,7 +57,7 @@ function oneCase({ command }: Cases, cwd: string, preset: string, random: () => 
     "nano-egg": { ...gru, "trainer.alpha": choose([0.5, 2, 4]), "trainer.alpha_decay_timestep": whole(1, 20), "trainer.use_clt": choose(["true", "false"]), "trainer.noise_reuse": whole(0, 3) },
   };
   const config = {
-    preset, ...ofRule[presetConfig(preset).trainer.rule], "data.path": "builtin:fables:16KiB",
+    preset, ...ofRule[presetConfig(preset).trainer.rule!], "data.path": "builtin:fables:16KiB",
     "trainer.sequence": whole(1, 24), "trainer.sigma_shift": whole(1, 6), "run.seed": whole(0, 2 ** 32 - 1), "run.steps": steps,
     "run.eval_every": whole(0, 4), "run.sample_every": whole(0, 4), "run.sample_tokens": whole(1, 40), "run.fingerprint_every": whole(0, 3),
   };
@@ -118,7 +121,7 @@ function cutAfter(file: string, from: (text: string) => number, random: () => nu
 export async function resumeCases(cases: Cases): Promise<ResumeFigures> {
   const figures: ResumeFigures = { cases: 0, tierChanges: 0, threadChanges: 0, presets: [] };
   const tiers = JSON.parse(run(["info", "--json"], { cwd: cases.folder, command: cases.command }).out).tiers.filter(({ available }: any) => available).map(({ name }: any) => name);
-  const names = Object.keys(presets);
+  const names = integerPresets;
   for (let number = 0; number < cases.count; number++) {
     const cwd = join(cases.folder, `case-${number}`);
     fs.mkdirSync(cwd, { recursive: true });

@@ -34,8 +34,8 @@ describe("knobs of a rule", () => {
   });
 
   test("are refused with another rule, and what does not fit is refused by name", () => {
-    expect(problems(() => loadConfig({ sets: ["preset=egg.c", "trainer.alpha=2"] }))).toEqual(['--set trainer.alpha=2: only rule nano-egg has it, and trainer.rule is "egg.c"']);
-    expect(problems(() => loadConfig({ sets: ["preset=nano-egg", "trainer.threshold=2"] }))).toEqual(['--set trainer.threshold=2: only rule egg.c has it, and trainer.rule is "nano-egg"']);
+    expect(problems(() => loadConfig({ sets: ["preset=egg.c", "trainer.alpha=2"] }))).toEqual(['--set trainer.alpha=2: only for trainer.rule nano-egg, and trainer.rule is "egg.c"']);
+    expect(problems(() => loadConfig({ sets: ["preset=nano-egg", "trainer.threshold=2"] }))).toEqual(['--set trainer.threshold=2: only for trainer.rule egg.c, and trainer.rule is "nano-egg"']);
     expect(problems(() => loadConfig({ sets: ["trainer.rule=nano", "trainer.alpha=2"] }))).toEqual(['--set trainer.rule=nano: found "nano", allowed "egg", "egg.c" or "nano-egg"']);
     const nano = (...sets: string[]) => problems(() => loadConfig({ sets: ["preset=nano-egg", ...sets] }));
     expect(nano("trainer.alpha=0")).toEqual(["--set trainer.alpha=0: found 0, allowed a number from 1e-9 to 64"]);

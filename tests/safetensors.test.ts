@@ -36,7 +36,7 @@ function independentReader(bytes: Uint8Array): { metadata: Record<string, string
   const start = 8 + Number(buffer.readBigUInt64LE(0));
   const { __metadata__: metadata = {}, ...infos } = JSON.parse(buffer.toString("utf8", 8, start));
   const tensors: ReturnType<typeof independentReader>["tensors"] = {};
-  const widths: Record<string, number> = { I8: 1, U8: 1, I32: 4, F32: 4, I64: 8 };
+  const widths: Record<string, number> = { I8: 1, U8: 1, BOOL: 1, F16: 2, BF16: 2, I32: 4, F32: 4, I64: 8 };
   let total = 0;
   for (const [name, info] of Object.entries<any>(infos)) {
     const [begin, end] = info.data_offsets;
@@ -137,7 +137,7 @@ const rules: [string, string | Uint8Array, number, string | null][] = [
   ["metadata of another kind", `{"__metadata__":{"k":1}}`, 0, "metadata k: unexpected 1"],
   ["unknown field", `{"a":{"dtype":"I8","shape":[1],"data_offsets":[0,1],"x":1}}`, 1, `tensor a: unknown key "x"`],
   ["missing field", `{"a":{"dtype":"I8","shape":[1]}}`, 1, "tensor a: dtype, shape and data_offsets are all needed"],
-  ["unknown type", `{"a":${tensor("BF16", "[1]", 0, 2)}}`, 2, `tensor a: element type "BF16", egg reads I8`],
+  ["unknown type", `{"a":${tensor("F64", "[1]", 0, 8)}}`, 8, `tensor a: element type "F64", egg reads I8`],
   ["type from the prototype", `{"a":${tensor("toString", "[1]", 0, 2)}}`, 2, `element type "toString"`],
   ["8 dimensions", `{"a":${tensor("I8", "[1,1,1,1,1,1,1,1]", 0, 1)}}`, 1, null],
   ["9 dimensions", `{"a":${tensor("I8", `[${nine}]`, 0, 1)}}`, 1, "tensor a, shape: more than the 8"],

@@ -57,7 +57,8 @@ function counts({ one, all }: FloatOptions): Count[] {
   return all.threads === 1 ? [single] : [single, { context: all, all: true, suffix: "/all" }];
 }
 
-function hasBf16({ tier }: Context): boolean {
+/** Whether the CPU and these kernels multiply pairs of bf16. */
+export function hasBf16({ tier }: Context): boolean {
   return tier === "avx512vnni" && machine().features.includes("avx512_bf16");
 }
 

@@ -136,7 +136,7 @@ export function ladderGnuplot(report: Report, charts: readonly Chart[], name: st
   const plots = shown.map((chart, i) => `set title ${quoted(chart.title)}\nplot ${blocks[i]!.map(({ variable, title }) => `${variable} using 1:2 with linespoints title ${quoted(title)}`).join(", \\\n     ")}\n`);
   return `# egg bench ladder: GFLOP/s over the size. Columns: size, rate, median, min, max.
 # ${machineText(report.machine)}; ${report.tier}, ${report.threads} threads; ${report.date}
-set terminal svg size 900,${420 * Math.max(1, shown.length)} noenhanced
+set terminal svg size 1200,${420 * Math.max(1, shown.length)} noenhanced
 set output ${quoted(`${name}.svg`)}
 ${data.join("")}set multiplot layout ${Math.max(1, shown.length)},1
 set logscale x 2

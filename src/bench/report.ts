@@ -48,7 +48,7 @@ export interface Peak {
 
 export interface Report {
   schema_version: number;
-  what: "int8" | "step" | "float" | "ladder";
+  what: "int8" | "step" | "float" | "train" | "ladder";
   egg: string;
   commit: string | null;
   machine: Hardware;
@@ -93,9 +93,9 @@ export function readReport(file: string): Report {
   try {
     report = JSON.parse(readFileSync(file, "utf8")) as Partial<Report> | null;
   } catch (error) {
-    wrong(error instanceof SyntaxError ? "is not JSON" : `cannot be read: ${(error as NodeJS.ErrnoException).code}`, "Name a file that egg bench int8, float, ladder or step wrote with --json.");
+    wrong(error instanceof SyntaxError ? "is not JSON" : `cannot be read: ${(error as NodeJS.ErrnoException).code}`, "Name a file that egg bench int8, float, train, ladder or step wrote with --json.");
   }
-  if (typeof report !== "object" || report === null || !("schema_version" in report)) wrong("is no benchmark", "Name a file that egg bench int8, float, ladder or step wrote with --json.");
+  if (typeof report !== "object" || report === null || !("schema_version" in report)) wrong("is no benchmark", "Name a file that egg bench int8, float, train, ladder or step wrote with --json.");
   const { schema_version: version, results } = report!;
   if (version !== schemaVersion) wrong(`has schema version ${JSON.stringify(version)}, this egg reads ${schemaVersion}`, "Measure again with the same version of egg on both sides.");
   const whole = Array.isArray(results) && results.every((result) => typeof result?.id === "string" && Number.isFinite(result.rate)) && typeof report!.machine === "object";

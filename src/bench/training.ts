@@ -1,8 +1,6 @@
 // `egg bench step`: the user's own config, with its own data and learner, for a few seconds. Nothing is saved, no run folder
 // is made. Not the kernels alone: int8.ts. Read next: src/learners/learner.ts.
-import type { Config } from "../config/knobs.ts";
-import type { Corpus } from "../data/corpus.ts";
-import { createLearner } from "../learners/create.ts";
+import { createLearner, type RunText } from "../learners/create.ts";
 import type { Context } from "../native/machine.ts";
 import { admitPlan } from "../run/memory.ts";
 import type { Result, StepReport } from "./report.ts";
@@ -23,9 +21,10 @@ const fewest = 3;
  * Steps for `seconds`, after one to warm up; then one evaluation, where the config has any.
  * @throws EggError as a run of this config would
  */
-export async function measureTraining(config: Config, text: { train: Corpus; heldOut: Corpus | null }, context: Context, seconds: number): Promise<Training> {
+export async function measureTraining(text: Extract<RunText, { kind: "bytes" }>, context: Context, seconds: number): Promise<Training> {
+  const { config } = text;
   let planned = 0;
-  const learner = createLearner(config, text, context, (plan) => {
+  const learner = createLearner(text, context, (plan) => {
     planned = Object.values(plan).reduce((sum, bytes) => sum + bytes, 0);
     admitPlan(plan);
   });
@@ -59,11 +58,11 @@ export async function measureTraining(config: Config, text: { train: Corpus; hel
     update: cpu.update / total,
     evaluation: (context.threads * steps * evaluation) / total,
   };
-  const rates = summarize(walls.map((took) => learner.memberTokensPerStep / took));
+  const rates = summarize(walls.map((took) => learner.tokensPerStep / took));
   const perSecond = (count: number): number => (count * steps) / wall;
   const report: StepReport = {
     config,
-    member_tokens_per_second: perSecond(learner.memberTokensPerStep),
+    member_tokens_per_second: perSecond(learner.tokensPerStep),
     steps_per_second: perSecond(1),
     data_tokens_per_second: perSecond(learner.dataTokensPerStep),
     steps,
@@ -73,8 +72,8 @@ export async function measureTraining(config: Config, text: { train: Corpus; hel
   };
   const common = { threads: context.threads, clock: "wall" as const, cpu_ratio: null, floor: null, ceiling: null, ok: null };
   const { population, sequence } = config.trainer;
-  const { type: _, ...sizes } = config.model;
-  const { hidden, layers } = sizes;
+  const { hidden, layers } = config.model;
+  const sizes = Object.fromEntries(Object.entries(config.model).filter((entry): entry is [string, number] => typeof entry[1] === "number"));
   const result: Result = {
     ...common, ...rates, id: "step/member-tokens", label: "whole steps", unit: "member-tokens/s", rate: report.member_tokens_per_second, ratio: null,
     parameters: { ...sizes, members: population, sequence },

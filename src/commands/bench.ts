@@ -7,22 +7,25 @@ import { loadConfig } from "../config/load.ts";
 import { int8Sections } from "../bench/int8.ts";
 import { hardware } from "../bench/machine.ts";
 import { svg } from "../bench/plot.ts";
-import { floatSections } from "../bench/float.ts";
+import { floatSections, hasBf16, type FloatOptions } from "../bench/float.ts";
 import { ladderBars, ladderGnuplot, ladderSvg, ladderTable, unavailableText } from "../bench/ladder-plot.ts";
 import { ladderSections } from "../bench/ladder.ts";
 import { compareReports, readReport, schemaVersion, type Report, type Result } from "../bench/report.ts";
 import { measureSections, type Listener, type Peaks, type Section } from "../bench/steady.ts";
 import { bars, comparisonTable, csv, heading, percent, table } from "../bench/tables.ts";
+import { trainSections } from "../bench/gradients.ts";
 import { measureTraining } from "../bench/training.ts";
 import { measure, type Patience } from "../bench/windows.ts";
-import { openCorpus, splitCorpus } from "../data/corpus.ts";
+import { openCorpus } from "../data/corpus.ts";
 import { EggError } from "../errors.ts";
+import { openText } from "../learners/create.ts";
 import { openContext, type Context } from "../native/machine.ts";
 import { formatBytes, shellWord, summaryJson } from "../report/summary.ts";
 import { formatCount } from "../report/progress.ts";
 import { colorsFor, createTerminal, writeOut, type Terminal } from "../report/terminal.ts";
 import { helpText, parseArguments, subcommandLine, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { program } from "./program.ts";
+import { openStart } from "./trained.ts";
 
 const int8Args = {
   quick: { type: "boolean", description: "shorter windows and sequences; only warns where the machine is not steady" },
@@ -41,6 +44,7 @@ const floatArgs = {
   json: { type: "boolean", description: "print one line of JSON, which egg bench compare reads" },
   csv: { type: "boolean", description: "print comma-separated values" },
 } satisfies StrictArgs;
+const trainArgs = { ...floatArgs, only: { ...floatArgs.only, description: "measure these only, by id or its beginning, such as P8/f32/nano" } } satisfies StrictArgs;
 const ladderArgs = {
   quick: { type: "boolean", description: "shorter samples, fewer sizes" },
   seconds: { type: "string", kind: "number", min: 0.001, max: 600, description: "time for each figure; default: 0.5, with --quick 0.05", valueHint: "S" },
@@ -68,6 +72,7 @@ const compareArgs = {
 export const commands: Record<string, { help: string; args: StrictArgs; run: (argv: string[]) => Promise<void> | void }> = {
   int8: { help: "the int8 kernels, from one matrix product to whole training steps, as shares of this CPU's peak (EGG_CPU=tier chooses other kernels)", args: int8Args, run: runInt8 },
   float: { help: "the float kernels: products against the peak and the machine's own BLAS, attention, norms against the bandwidth", args: floatArgs, run: runFloat },
+  train: { help: "training by gradients: whole steps of three transformers, tokens a second and share of the f32 peak", args: trainArgs, run: runTrain },
   ladder: { help: "the same work from the textbook's loops to threads and the vendor's library: speed, share of the peak, error", args: ladderArgs, run: runLadder },
   step: { help: "your own config for a few seconds: speed, where the time goes, memory", args: stepArgs, run: runStep },
   compare: { help: "two measurements side by side: how much faster the second is", args: compareArgs, run: runCompare },
@@ -149,16 +154,25 @@ function writeFile(file: string, text: string): void {
 }
 
 async function runFloat(argv: string[]): Promise<void> {
-  const { values } = parseArguments("bench float", floatArgs, argv);
+  await runShares("float", argv, (options) => floatSections(options));
+}
+
+async function runTrain(argv: string[]): Promise<void> {
+  await runShares("train", argv, ({ one, all, seconds }) => trainSections({ one, all, seconds, bf16: hasBf16(all) }));
+}
+
+/** What is measured in shares of the f32 peak, on one thread and on all. */
+async function runShares(what: "float" | "train", argv: string[], open: (options: FloatOptions) => ReturnType<typeof floatSections>): Promise<void> {
+  const { values } = parseArguments(`bench ${what}`, what === "float" ? floatArgs : trainArgs, argv);
   if (values.json && values.csv) throw new EggError("usage", "--json and --csv exclude each other.");
   const { quick } = values;
   const terminal = createTerminal({ quiet: false });
   const all = openContext(values.threads ?? 0);
   const seconds = values.seconds ?? (quick ? 0.1 : 1);
   const windows = { windows: 2000, seconds: seconds / 2 };
-  const { sections: every, unavailable } = floatSections({ all, one: all.threads === 1 ? all : openContext(1, all.tier), seconds, windows, quick });
+  const { sections: every, unavailable } = open({ all, one: all.threads === 1 ? all : openContext(1, all.tier), seconds, windows, quick });
   const sections = selected(every, values.only);
-  const common = about(all, argv, "float", quick, windows);
+  const common = about(all, argv, what, quick, windows);
   const { results, peak, peaks, steady } = await measureSections(sections, all, windows, !quick, listenerOn(terminal), "multiply_add");
   terminal.draw("");
   const report: Report = { ...common, peak, peak_unit: "FLOP/s", steady, results: [...peakResults(all, peaks, "FLOP/s"), ...results], unavailable };
@@ -230,13 +244,15 @@ async function runStep(argv: string[]): Promise<void> {
   const terminal = createTerminal({ quiet: false });
   const corpus = await openCorpus(config.data.path);
   try {
+    const text = openText(config, corpus, openStart);
+    if (text.kind !== "bytes") throw new EggError("usage", `[bench] step: measures trainer.type eggroll-int8, and this config has ${config.trainer.type}.`, { hint: "egg bench train measures training by gradients." });
     const context = openContext(config.device.threads);
     const windows = { windows: 2000, seconds: Math.min(0.5, values.seconds / 4) };
     const common = about(context, argv, "step", false, windows);
     terminal.draw("measuring steps");
     let training: Awaited<ReturnType<typeof measureTraining>>;
     const section: Section = { name: "step", title: "", items: [{ id: "step", all: true, run: async () => {
-      training = await measureTraining(config, splitCorpus(corpus, config.data.validation), context, values.seconds);
+      training = await measureTraining(text, context, values.seconds);
       const { macs, results: [first] } = training;
       const { median, p98, spread, samples, ...rest } = first!;
       // The mean, not the best: this is what a run comes to.

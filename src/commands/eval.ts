@@ -1,7 +1,7 @@
 // `egg eval`: the loss of a trained model on text, in exact bits per byte. Without --data: the run's own held-out text.
 // Not the measuring: src/models/evaluate.ts. Read next: trained.ts, which finds and opens the model.
 import { defineCommand } from "citty";
-import { openCorpus, splitCorpus } from "../data/corpus.ts";
+import { openCorpus } from "../data/corpus.ts";
 import { EggError } from "../errors.ts";
 import { formatLoss } from "../report/progress.ts";
 import { writeOut } from "../report/terminal.ts";
@@ -25,29 +25,31 @@ export async function run(argv: string[]): Promise<number> {
   const { values } = parseArguments("eval", args, argv);
   const { model, config, checkpoint } = openModel(values.run, values.checkpoint);
   const corpus = await openCorpus(values.data ?? config.data.path);
-  const text = values.data === undefined ? splitCorpus(corpus, config.data.validation).heldOut : corpus;
-  if (text === null) {
+  const heldOut = values.data === undefined ? config.data.validation : undefined;
+  if (heldOut === 0) {
     throw new EggError("usage", `[eval] ${values.run}: the run held no text out (data.validation is 0).`, { hint: "Name a text with --data PATH." });
   }
-  if (values.data !== undefined && text.bytes < 2) {
-    throw new EggError("data", `[eval] ${text.name}: an evaluation needs 2 bytes, found ${text.bytes}.`, { hint: "Name a longer text with --data." });
+  if (values.data !== undefined && corpus.bytes < 2) {
+    throw new EggError("data", `[eval] ${corpus.name}: an evaluation needs 2 bytes, found ${corpus.bytes}.`, { hint: "Name a longer text with --data." });
   }
-  const loss = (await model.loss(text, Infinity))!; // never cancelled: a signal ends the process, which leaves nothing behind
+  const loss = (await model.loss(corpus, Infinity, heldOut))!; // never cancelled: a signal ends the process, which leaves nothing behind
   corpus.close();
   const result = {
     run: values.run,
     step: checkpoint.step,
-    data: text.name,
+    data: corpus.name,
     tokens: loss.tokens,
+    bytes: loss.bytes,
     bits_per_byte: Number(loss.bitsPerByte.toFixed(6)),
     ...(loss.lossInteger === undefined ? {} : { loss_integer: Number(loss.lossInteger.toFixed(6)) }),
-    entropy_bits_per_byte: text.entropyBitsPerByte,
+    entropy_bits_per_byte: corpus.entropyBitsPerByte,
   };
   if (values.json) {
     writeOut(`${JSON.stringify(result)}\n`);
     return 0;
   }
-  const floor = text.entropyBitsPerByte === null ? "" : `, entropy floor ${formatLoss(text.entropyBitsPerByte)}`;
-  writeOut(`${formatLoss(loss.bitsPerByte)} bits/byte on ${loss.tokens.toLocaleString("en")} bytes of ${text.name} (step ${checkpoint.step}${floor})\n`);
+  const floor = corpus.entropyBitsPerByte === null ? "" : `, entropy floor ${formatLoss(corpus.entropyBitsPerByte)}`;
+  const perToken = loss.bytes === loss.tokens ? "" : `, ${((loss.bitsPerByte * loss.bytes * Math.LN2) / loss.tokens).toFixed(4)} nats a token`;
+  writeOut(`${formatLoss(loss.bitsPerByte)} bits/byte${perToken} on ${loss.bytes.toLocaleString("en")} bytes of ${corpus.name} (step ${checkpoint.step}${floor})\n`);
   return 0;
 }

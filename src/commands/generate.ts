@@ -1,22 +1,33 @@
 // `egg generate`: continues a prompt with a trained model; the text goes to standard output, byte for byte.
-// Not the model (src/models/generate.ts) and not the rule of choice (src/models/sampling.ts).
+// Not the model (src/models/generate.ts), not the rule of choice (src/models/sampling.ts), not where a text ends (src/report/continuation.ts).
 import { defineCommand } from "citty";
-import { checkSampling } from "../models/sampling.ts";
+import { tokenizerFrom } from "../data/tokenizer.ts";
+import { checkSampling, type SamplingOptions } from "../models/sampling.ts";
+import { createContinuation, stopStrings, type StoppedBy } from "../report/continuation.ts";
 import { createTextStream } from "../report/text.ts";
 import { colorsFor, createTerminal, isTerminal, writeOut } from "../report/terminal.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
-import { checkpointArg, openModel } from "./trained.ts";
+import { checkpointArg, openModel, type Trained } from "./trained.ts";
+
+/** The options of choosing, for every command that writes text. */
+export const samplingArgs = {
+  temperature: { type: "string", kind: "number", min: 0, max: 100, default: "1", description: "0 always takes the likeliest token", valueHint: "T" },
+  "top-k": { type: "string", kind: "integer", min: 0, max: 1_000_000, default: "0", description: "choose among the K likeliest tokens; 0 among all", valueHint: "K" },
+  "top-p": { type: "string", kind: "number", min: 0, max: 1, default: "1", description: "choose among the fewest that hold this share of the probability", valueHint: "P" },
+  "min-p": { type: "string", kind: "number", min: 0, max: 1, default: "0", description: "leave out tokens less likely than this share of the likeliest", valueHint: "P" },
+  "repetition-penalty": { type: "string", kind: "number", min: 0.01, max: 100, default: "1", description: "above 1 makes tokens less likely that came before; 1 is off", valueHint: "R" },
+  "repetition-window": { type: "string", kind: "integer", min: 0, max: 1_000_000, default: "64", description: "how many of the last tokens that looks back on; 0 on all", valueHint: "N" },
+  seed: { type: "string", kind: "integer", min: 0, max: Number.MAX_SAFE_INTEGER, default: "0", description: "the same seed gives the same text", valueHint: "S" },
+} satisfies StrictArgs;
 
 export const args = {
   run: { type: "positional", description: "run folder or checkpoint file", required: true },
   checkpoint: checkpointArg,
   prompt: { type: "string", description: "text to continue", default: "", valueHint: "TEXT" },
   tokens: { type: "string", kind: "integer", min: 0, max: 100_000_000, default: "256", description: "tokens to write", valueHint: "N" },
-  temperature: { type: "string", kind: "number", min: 0, max: 100, default: "1", description: "0 always takes the likeliest token", valueHint: "T" },
-  "top-k": { type: "string", kind: "integer", min: 0, max: 1_000_000, default: "0", description: "choose among the K likeliest tokens; 0 among all", valueHint: "K" },
-  "top-p": { type: "string", kind: "number", min: 0, max: 1, default: "1", description: "choose among the fewest that hold this share of the probability", valueHint: "P" },
-  "min-p": { type: "string", kind: "number", min: 0, max: 1, default: "0", description: "leave out tokens less likely than this share of the likeliest", valueHint: "P" },
-  seed: { type: "string", kind: "integer", min: 0, max: Number.MAX_SAFE_INTEGER, default: "0", description: "the same seed gives the same text", valueHint: "S" },
+  stop: { type: "string", repeated: true, description: "end the text before this one, and leave it out", valueHint: "TEXT" },
+  ...samplingArgs,
+  json: { type: "boolean", description: "print one line of JSON: what was written, without the prompt, and how fast" },
   quiet: { type: "boolean", alias: "q", description: "write the text and nothing else" },
 } satisfies StrictArgs;
 
@@ -27,56 +38,107 @@ export async function run(argv: string[]): Promise<number> {
     writeOut(helpText("egg generate", command));
     return 0;
   }
-  const { values } = parseArguments("generate", args, argv);
-  const options = { temperature: values.temperature, top_k: values["top-k"], top_p: values["top-p"], min_p: values["min-p"] };
-  checkSampling(options);
-  const { model, tokenizer } = openModel(values.run, values.checkpoint);
+  const { values, repeated } = parseArguments("generate", args, argv);
+  const options = samplingOf(values);
+  const stops = stopStrings(repeated.stop);
+  const trained = openModel(values.run, values.checkpoint);
   const prompt = new TextEncoder().encode(values.prompt);
-  const rate = new Rate(prompt.length);
-  const tokens = rate.watch(model.generate(Uint8Array.from(tokenizer.encode(prompt)), values.tokens, options, values.seed));
-
-  // A terminal gets text that is safe to show, anything else the bytes themselves.
-  if (!isTerminal(1)) {
-    let open = writeOut(prompt);
-    for (const token of tokens) if (!(open = open && writeOut(tokenizer.decode([token])))) return 0;
-  } else {
-    const colors = colorsFor(1);
-    const text = createTextStream(colors);
-    writeOut(colors.green(text.push(prompt)));
-    for (const token of tokens) writeOut(colors.cyan(text.push(tokenizer.decode([token]))));
-    writeOut(`${text.end()}\n`);
+  const rate = new Rate();
+  const continuation = createContinuation(stops);
+  const write = values.json ? null : isTerminal(1) ? toTerminal() : toPipe();
+  const written: Uint8Array[] = [];
+  let open = write === null || write.prompt(prompt);
+  const take = (bytes: Uint8Array): boolean => (write === null ? written.push(bytes) > 0 : write.text(bytes));
+  for (const token of rate.watch(trained.model.generate(prompt, values.tokens, options, values.seed))) {
+    if (!(open = open && take(continuation.push(token)))) return 0;
+    if (continuation.stopped) break;
   }
-  if (values.tokens > 0) createTerminal({ quiet: values.quiet }).info(rate.text());
+  take(continuation.end());
+  write?.end();
+
+  const stoppedBy: StoppedBy = continuation.stopped ? "stop" : rate.written === values.tokens ? "tokens" : "end of text";
+  if (write === null) {
+    const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(written));
+    writeOut(`${JSON.stringify({ text, tokens: rate.written, ...rate.figures(), stopped_by: stoppedBy })}\n`);
+  } else if (values.tokens > 0) createTerminal({ quiet: values.quiet }).info(rate.text(tokensRead(trained, prompt)));
   return 0;
 }
 
+/** Tokens of a prompt that the model reads: at most its block, where it has one. */
+export function tokensRead({ checkpoint, config }: Trained, prompt: Uint8Array): number {
+  return Math.min(tokenizerFrom(checkpoint.tokenizer).encode(prompt).length, config.model.block ?? Infinity);
+}
+
+type SamplingValues = Record<"temperature" | "top-k" | "top-p" | "min-p" | "repetition-penalty" | "repetition-window", number>;
+
+/** The options as the models take them. @throws EggError("usage") for one out of its range */
+export function samplingOf(values: SamplingValues): SamplingOptions {
+  const options = {
+    repetition_penalty: values["repetition-penalty"], repetition_window: values["repetition-window"],
+    temperature: values.temperature, top_k: values["top-k"], top_p: values["top-p"], min_p: values["min-p"],
+  };
+  checkSampling(options);
+  return options;
+}
+
+/** Takes the prompt, then the text piece by piece. False where the reader has gone away. */
+interface Writer {
+  prompt(bytes: Uint8Array): boolean;
+  text(bytes: Uint8Array): boolean;
+  end(): void;
+}
+
+/** The bytes themselves. */
+function toPipe(): Writer {
+  const write = (bytes: Uint8Array): boolean => bytes.length === 0 || writeOut(bytes);
+  return { prompt: write, text: write, end() {} };
+}
+
+/** Text that is safe to show, in two colours. */
+function toTerminal(): Writer {
+  const colors = colorsFor(1);
+  const text = createTextStream(colors);
+  return {
+    prompt: (bytes) => writeOut(colors.green(text.push(bytes))),
+    text: (bytes) => writeOut(colors.cyan(text.push(bytes))),
+    end: () => void writeOut(`${text.end()}\n`),
+  };
+}
+
 /** How fast the model read and wrote: without what showing the text took. */
-class Rate {
-  readonly #promptTokens: number;
+export class Rate {
+  /** Tokens that the model has written, those of a stop string included. */
+  written = 0;
   #reading = 0;
   #writing = 0;
-  #written = 0;
 
-  constructor(promptTokens: number) {
-    this.#promptTokens = promptTokens;
-  }
-
-  *watch(tokens: Iterator<number>): Generator<number> {
-    for (;;) {
-      const begun = performance.now();
-      const { done, value } = tokens.next();
-      const seconds = (performance.now() - begun) / 1000;
-      if (done === true) return;
-      if (this.#written++ === 0) this.#reading = seconds;
-      else this.#writing += seconds;
-      yield value;
+  *watch(tokens: Generator<Uint8Array>): Generator<Uint8Array> {
+    try {
+      for (;;) {
+        const begun = performance.now();
+        const { done, value } = tokens.next();
+        const seconds = (performance.now() - begun) / 1000;
+        if (done === true) return;
+        if (this.written++ === 0) this.#reading = seconds;
+        else this.#writing += seconds;
+        yield value;
+      }
+    } finally {
+      tokens.return(undefined);
     }
   }
 
-  text(): string {
+  /** All seconds, and how fast it wrote behind the first token, which waits for the prompt; null where there is no second. */
+  figures(): { seconds: number; tokens_per_second: number | null } {
+    const rate = this.written < 2 ? null : (this.written - 1) / this.#writing;
+    return { seconds: Number((this.#reading + this.#writing).toFixed(6)), tokens_per_second: rate === null ? null : Number(rate.toPrecision(6)) };
+  }
+
+  /** The same for people; a short prompt says nothing about how fast it was read. */
+  text(promptTokens: number): string {
     const perSecond = (tokens: number, seconds: number): string => `${Math.round(tokens / seconds).toLocaleString("en")} tokens/s`;
-    const read = this.#promptTokens < 64 ? "" : `read ${this.#promptTokens.toLocaleString("en")} tokens at ${perSecond(this.#promptTokens, this.#reading)}, `;
-    const wrote = `wrote ${this.#written.toLocaleString("en")} ${this.#written === 1 ? "token" : "tokens"}`;
-    return `${read}${wrote}${this.#written < 2 ? "" : ` at ${perSecond(this.#written - 1, this.#writing)}`}`;
+    const read = promptTokens < 64 || this.written === 0 ? "" : `read ${promptTokens.toLocaleString("en")} tokens at ${perSecond(promptTokens, this.#reading)}, `;
+    const wrote = `wrote ${this.written.toLocaleString("en")} ${this.written === 1 ? "token" : "tokens"}`;
+    return `${read}${wrote}${this.written < 2 ? "" : ` at ${perSecond(this.written - 1, this.#writing)}`}`;
   }
 }

@@ -79,7 +79,8 @@ function list(argv: string[]): void {
       seconds: record.seconds,
       val_bits_per_byte: record.lastHeldOut,
       best_val_bits_per_byte: record.bestHeldOut,
-      member_tokens_per_second: record.memberTokensPerSecond,
+      member_tokens_per_second: record.unit === "member-tokens" ? record.tokensPerSecond : null,
+      tokens_per_second: record.unit === "tokens" ? record.tokensPerSecond : null,
       changed: record.changed === 0 ? null : new Date(record.changed).toISOString(),
     }));
     writeOut(`${JSON.stringify({ folder: values.folder, runs })}\n`);
@@ -91,10 +92,10 @@ function list(argv: string[]): void {
   }
   const now = Date.now();
   const rows = records.map((record) => [
-    cell(record.name, 80), record.status, stepsText(record), formatLoss(record.bestHeldOut) || "-", formatCount(record.memberTokensPerSecond) || "-",
+    cell(record.name, 80), record.status, stepsText(record), formatLoss(record.bestHeldOut) || "-", rateText(record),
     record.changed === 0 ? "-" : age((now - record.changed) / 1000), record.status === "damaged" ? cell(record.trouble ?? "", 200) : "",
   ]);
-  writeOut(table([["run", "status", "steps", "best held-out", "member-tokens/s", "age", ""], ...rows], [2, 3, 4, 5], colorsFor(1)));
+  writeOut(table([["run", "status", "steps", "best held-out", "rate", "age", ""], ...rows], [2, 3, 4, 5], colorsFor(1)));
 }
 
 const byName = (a: RunRecord, b: RunRecord): number => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
@@ -103,8 +104,14 @@ const orders: Record<(typeof sorts)[number], (a: RunRecord, b: RunRecord) => num
   age: (a, b) => b.changed - a.changed || byName(a, b),
   best: (a, b) => (a.bestHeldOut ?? Infinity) - (b.bestHeldOut ?? Infinity) || byName(a, b),
   steps: (a, b) => b.steps - a.steps || byName(a, b),
-  rate: (a, b) => (b.memberTokensPerSecond ?? -1) - (a.memberTokensPerSecond ?? -1) || byName(a, b),
+  rate: (a, b) => (b.tokensPerSecond ?? -1) - (a.tokensPerSecond ?? -1) || byName(a, b),
 };
+
+/** The two units are not compared: each stands beside its figure. */
+function rateText({ tokensPerSecond, unit }: RunRecord): string {
+  const rate = formatCount(tokensPerSecond);
+  return rate === "" ? "-" : `${rate} ${unit}/s`;
+}
 
 function stepsText({ steps, stepsPlanned }: RunRecord): string {
   const done = steps.toLocaleString("en-US");
@@ -176,9 +183,10 @@ function results({ runs }: Comparison): string[][] {
     ["time of training", (run) => (run.seconds < 60 ? `${run.seconds.toFixed(1)} s` : formatClock(run.seconds))],
     ["member-tokens", (run) => formatCount(run.member_tokens) || "-"],
     ["member-tokens/s", (run) => formatCount(run.member_tokens_per_second) || "-"],
+    ["tokens/s, by backprop", (run) => formatCount(run.tokens_per_second) || "-"],
     ["parameters", (run) => run.parameters?.toLocaleString("en-US") ?? "-"],
   ];
-  return rows.map(([label, show]) => [label, ...runs.map(show)]);
+  return rows.map(([label, show]) => [label, ...runs.map(show)]).filter(([label, ...cells]) => !label!.includes("tokens") || cells.some((text) => text !== "-"));
 }
 
 /** The lowest of each row is marked, where there is one. */

@@ -4,23 +4,28 @@ import path from "node:path";
 import { defineCommand } from "citty";
 import type { Config } from "../config/knobs.ts";
 import { effectiveConfigText, loadConfig } from "../config/load.ts";
-import { openCorpus, splitCorpus, type Corpus } from "../data/corpus.ts";
-import { createLearner, requireText } from "../learners/create.ts";
+import { openCorpus, type Corpus } from "../data/corpus.ts";
+import { EggError } from "../errors.ts";
+import { createLearner, openText } from "../learners/create.ts";
 import type { Learner } from "../learners/learner.ts";
 import { chooseTier, openContext, tryLockFile } from "../native/machine.ts";
 import { dryRunJson, dryRunTable, type DryRun } from "../report/estimate.ts";
+import { profileTable } from "../report/profile.ts";
 import { createProgress, formatLoss, type Progress } from "../report/progress.ts";
 import { shellWord, summaryJson, summaryTable } from "../report/summary.ts";
 import { createTerminal, writeOut, type Terminal } from "../report/terminal.ts";
 import { plainSample, showSample } from "../report/text.ts";
 import { estimateTime } from "../run/estimate.ts";
+import { writeDurably } from "../run/files.ts";
 import { newestCheckpoint, runFolder, runState } from "../run/folder.ts";
 import { runLoop, type RunListener } from "../run/loop.ts";
 import { admitPlan, withLoading, type PeakPlan } from "../run/memory.ts";
 import { dieBySignal } from "../run/signals.ts";
 import type { Summary } from "../run/summary.ts";
+import { Profiler } from "../tensor/profile.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { program } from "./program.ts";
+import { openStart } from "./trained.ts";
 
 export const args = {
   config: { type: "string", alias: "c", description: "config file (JSON, comments allowed); without it the default preset", valueHint: "FILE" },
@@ -30,6 +35,7 @@ export const args = {
   threads: { type: "string", kind: "integer", min: 1, max: 1024, description: "threads that compute, instead of device.threads", valueHint: "N" },
   force: { type: "boolean", description: "start over: delete what an earlier run of this config left" },
   "debug-stats": { type: "boolean", description: "write entropy, size and saturation of each tensor to debug-stats.jsonl at evaluations" },
+  profile: { type: "boolean", description: "trainer.type backprop: say at the end where the time went, and write it to profile.json" },
   "dry-run": { type: "boolean", description: "say what would run, how much memory and time it would take, and write nothing" },
   json: { type: "boolean", description: "print the summary as one line of JSON on standard output" },
   quiet: { type: "boolean", alias: "q", description: "show warnings and errors only" },
@@ -86,22 +92,23 @@ export async function run(argv: string[]): Promise<number> {
       return 0;
     }
 
-    const text = splitCorpus(corpus, config.data.validation);
     // What can be refused is refused before there is a folder.
-    requireText(config, text.train);
+    const text = openText(config, corpus, openStart);
+    if (values.profile && text.kind !== "tokens") throw new EggError("usage", `[train] --profile: tells where the time of trainer.type backprop goes, and this config has ${config.trainer.type}.`, { hint: "egg bench step tells where the time of EGGROLL goes." });
+    const profiler = values.profile ? new Profiler() : null;
     const tier = chooseTier();
     const saved = values.force ? null : newestCheckpoint(folder);
     const prepare = (): { learner: Learner; plan: PeakPlan } => {
       let plan: PeakPlan;
-      const learner = createLearner(config, text, openContext(config.device.threads, tier), (parts) => {
-        plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: config.data.path.startsWith("builtin:") });
-      });
+      const learner = createLearner(text, openContext(config.device.threads, tier), (parts, held) => {
+        plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: config.data.path.startsWith("builtin:") }, held);
+      }, profiler);
       return { learner, plan: plan! };
     };
     if (values["dry-run"]) {
       const { learner, plan } = prepare();
       const time = await estimateTime(learner, config, saved?.step ?? 0);
-      tell({ folder, state: values.force ? "new" : state, config, estimate: { plan, time, stepsDone: saved?.step ?? 0, memberTokensPerStep: learner.memberTokensPerStep } });
+      tell({ folder, state: values.force ? "new" : state, config, estimate: { plan, time, stepsDone: saved?.step ?? 0, tokensPerStep: learner.tokensPerStep, unit: learner.unit } });
       return 0;
     }
     const view = new View(terminal, corpus, config.run.steps);
@@ -118,6 +125,11 @@ export async function run(argv: string[]): Promise<number> {
     });
     view.end();
     report(summary, view);
+    if (profiler !== null && profiler.steps > 0) {
+      const profile = profiler.report();
+      writeDurably(path.join(folder, "profile.json"), [Buffer.from(summaryJson(profile))]);
+      terminal.print(profileTable(profile, terminal.colors));
+    }
     if (signal !== null) {
       const rest = summary.status === "finished" ? "the run is finished" : "the checkpoint is saved, the same command goes on from it";
       terminal.info(`stopped by ${signal} after step ${summary.steps}; ${rest}`);
@@ -152,14 +164,15 @@ class View implements RunListener {
     const floor = this.#corpus.entropyBitsPerByte;
     this.#terminal.info(
       `${this.#corpus.name}: ${this.#corpus.bytes.toLocaleString("en")} bytes${floor === null ? "" : `, entropy ${formatLoss(floor)} bits/byte`}; ` +
-        `${learner.parameters.toLocaleString("en")} int8 weights, population ${learner.population.toLocaleString("en")}, ${learner.backend}, ${learner.threads} ${learner.threads === 1 ? "thread" : "threads"}`,
+        `${learner.parameters.toLocaleString("en")} ${learner.weights} weights, ${learner.population === null ? "" : `population ${learner.population.toLocaleString("en")}, `}${learner.backend}, ${learner.threads} ${learner.threads === 1 ? "thread" : "threads"}`,
     );
     if (resumed !== null) this.#terminal.info(`going on from step ${resumed.step} (${path.basename(resumed.path)})`);
     this.#progress = createProgress(this.#terminal, {
       firstStep: resumed?.step ?? 0,
       steps: this.#steps,
       floor,
-      memberTokensPerStep: learner.memberTokensPerStep,
+      tokensPerStep: learner.tokensPerStep,
+      unit: learner.unit,
       now: () => performance.now() / 1000,
     });
   };

@@ -1,13 +1,19 @@
 // A trained model by the RUN word of the command line: finds the checkpoint, checks it, puts it into native memory.
 // Not the container (src/run/checkpoint.ts) and not the meaning of RUN (src/run/folder.ts). Read next: generate.ts, eval.ts.
+import fs from "node:fs";
+import path from "node:path";
 import { EggError } from "../errors.ts";
-import { accepts, appliesTo, knobAt, valueAt, type Config, type KnobPath } from "../config/knobs.ts";
-import { tokenizers, type Tokenizer } from "../data/tokenizer.ts";
-import { openTextModel, type TextModel } from "../models/text-model.ts";
+import { accepts, appliesTo, descends, knobAt, methodOf, methods, valueAt, type Config, type KnobPath } from "../config/knobs.ts";
+import { presetConfig } from "../config/presets.ts";
+import { openTokenizer, tokenizerFrom, type Tokenizer } from "../data/tokenizer.ts";
+import type { Start } from "../learners/backprop.ts";
+import { openTextModel, shapeOfSaved, type TextModel } from "../models/text-model.ts";
+import { knobsOfShape } from "../models/transformer-shape.ts";
 import { openContext } from "../native/machine.ts";
 import { createTerminal } from "../report/terminal.ts";
 import { loadBest, loadCheckpoint, loadLatest, type LoadedCheckpoint } from "../run/checkpoint.ts";
-import { resolveRun } from "../run/folder.ts";
+import { canonicalJson, resolveRun } from "../run/folder.ts";
+import { isForeign, openForeign } from "../run/foreign.ts";
 import type { StrictArg } from "./arguments.ts";
 
 /** Which checkpoint of a run folder: the newest is the one that the run's summary tells of. */
@@ -18,33 +24,74 @@ export const checkpointArg = {
 
 export interface Trained {
   model: TextModel;
-  tokenizer: Tokenizer;
   config: Config;
   checkpoint: LoadedCheckpoint;
 }
 
 /**
- * Opens the newest good checkpoint of a run folder, the best one, or one file; says which damaged ones it passed over.
- * @throws EggError where there is none, or where it holds no model of egg
+ * Opens the newest good checkpoint of a run folder, the best one, or one file; says which damaged ones it passed over. Also a model of
+ * another program, a folder as the Hugging Face hub has it.
+ * @throws EggError where there is none, or where it holds no model that egg can compute
  */
 export function openModel(run: string, which: string): Trained {
+  const { config, checkpoint } = readModel(run, which);
+  return { model: openTextModel(openContext(config.device.threads), config, checkpoint.tensors, checkpoint.tokenizer), config, checkpoint };
+}
+
+function readModel(run: string, which: string): Omit<Trained, "model"> {
+  if (isForeign(run)) return readForeign(run);
   const { kind, path } = resolveRun(run);
   const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : which === "best" ? best(path) : newest(path);
-  const config = configOf(checkpoint);
-  const tokenizer = tokenizers[config.data.tokenizer];
-  return { model: openTextModel(openContext(config.device.threads), config, checkpoint.tensors), tokenizer, config, checkpoint };
+  return { config: configOf(checkpoint), checkpoint };
+}
+
+/** A model of another program, as if a run had saved it that held nothing out. */
+function readForeign(place: string): Omit<Trained, "model"> {
+  const { shape, tensors } = openForeign(place);
+  const words = path.join(fs.statSync(place).isDirectory() ? place : path.dirname(place), "tokenizer.json");
+  if (!fs.existsSync(words) && shape.vocabulary !== 256) {
+    throw new EggError("data", `[checkpoint] ${place}: there is no tokenizer.json beside it, and its ${shape.vocabulary.toLocaleString("en")} tokens are not bytes.`, { hint: "Put the model's tokenizer.json there." });
+  }
+  const tokenizer = openTokenizer(fs.existsSync(words) ? words : "bytes", null).definition;
+  const config = presetConfig("gpt-nano");
+  config.data = { ...config.data, validation: 0 };
+  Object.assign(config.model, knobsOfShape(shape));
+  return { config, checkpoint: { step: 0, tensors, config: canonicalJson(config), tokenizer, dataCursor: "{}", program: "another program", valBitsPerByte: null, path: place, contentSha256: "" } };
+}
+
+/**
+ * The weights that model.from names: a run, a checkpoint, or a model of another program.
+ * @throws EggError("data") where its tokens are not those of this run
+ */
+export function openStart(from: string, tokenizer: Tokenizer): Start {
+  const { config, checkpoint } = readModel(from, "newest");
+  if (!descends(config)) throw new EggError("data", `[model] model.from ${from}: holds a model of trainer.type ${config.trainer.type}, which gradients do not train.`, { hint: "Name a run of trainer.type backprop." });
+  if (checkpoint.tokenizer !== tokenizer.definition) {
+    throw new EggError("data", `[model] model.from ${from}: its tokens are ${tokenizerFrom(checkpoint.tokenizer).name}, this run's are ${tokenizer.name}, and not the same.`, { hint: "Give data.tokenizer the tokenizer.json that it was trained with." });
+  }
+  return { shape: shapeOfSaved(config, checkpoint.tensors, checkpoint.tokenizer), tensors: checkpoint.tensors, where: from };
+}
+
+/** The same without the model. */
+export function openCheckpoint(run: string, which: string): Omit<Trained, "model"> {
+  const { kind, path } = resolveRun(run);
+  const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : which === "best" ? best(path) : newest(path);
+  return { checkpoint, config: configOf(checkpoint) };
 }
 
 /** What the commands need to know of the run; other knobs may have come or gone since it was written. */
-const needed: readonly KnobPath[] = ["model.type", "trainer.rule", "model.order", "model.table_bits", "model.hidden", "model.layers", "data.path", "data.validation", "data.tokenizer", "device.threads"];
+const needed: readonly KnobPath[] = [
+  "model.type", "trainer.type", "trainer.rule", "model.order", "model.table_bits", "model.hidden", "model.width", "model.layers", "model.heads", "model.kv_heads", "model.feed_forward_width", "model.block",
+  "model.norm", "model.position", "model.feed_forward", "model.bias", "model.tied", "model.rope_base", "model.norm_eps", "model.dropout", "data.path", "data.validation", "data.tokenizer", "device.threads",
+];
 
 /** The config that a checkpoint holds. @throws EggError("corrupt") where this version cannot use it */
 export function configOf({ path, config, program }: LoadedCheckpoint): Config {
   try {
     const parsed = JSON.parse(config) as Config;
-    const rule = knobAt("trainer.rule")!;
+    const method = methodOf(parsed);
     const known = (path: KnobPath) => accepts(knobAt(path)!, valueAt(parsed, path));
-    if (accepts(rule, valueAt(parsed, "trainer.rule")) && needed.every((path) => !appliesTo(knobAt(path)!, parsed.trainer.rule) || known(path))) return parsed;
+    if ((methods as readonly unknown[]).includes(method) && needed.every((path) => !appliesTo(knobAt(path)!, method) || known(path))) return parsed;
   } catch {
     // no JSON: the same trouble
   }

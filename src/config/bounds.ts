@@ -2,7 +2,7 @@
 // that must fit each other. Not the kernels' own code; the magnitudes below are the contract that they keep.
 // Read next: load.ts, which runs this table after all layers are merged; schema.ts.
 
-import type { Config, KnobPath, Rule } from "./knobs.ts";
+import { alternatives, methodOf, type Config, type KnobPath, type Method, type Rule } from "./knobs.ts";
 
 /** Largest magnitude of an int8 weight or activation (never -128), and of one perturbation value. */
 const int8 = 127;
@@ -26,30 +26,52 @@ export const bounds: readonly Bound[] = [
   {
     // The widest perturbed product, mlp.project: (x . b) * a over 4 x hidden columns, before its shift.
     path: "model.hidden",
-    problem: ({ model: { hidden = 0 }, trainer: { rule } }) =>
+    problem: ({ model: { hidden = 0 }, trainer: { rule = "egg" } }) =>
       overflow(`found ${hidden}`, `the widest product reaches 4 x ${hidden} x ${int8} x ${noise[rule]} x ${noise[rule]}`, 4 * hidden * int8 * noise[rule] ** 2),
   },
   {
     // The votes of a step for one weight: one a * b for each mirrored pair.
     path: "trainer.population",
-    problem: ({ trainer: { population, rule } }) =>
+    problem: ({ trainer: { population = 0, rule = "egg" } }) =>
       rule === "egg" ? undefined : overflow(`found ${population}`, `the votes for a weight reach ${population} / 2 x ${noise[rule]} x ${noise[rule]}`, (population / 2) * noise[rule] ** 2),
   },
   // Rule egg: the votes of a step for one weight, where all its positions read the same row: 16 pairs x (31 x 127 / 32) x 31 a position.
   ...(["trainer.population", "trainer.sequence"] as const).map((path): Bound => ({
     path,
     problem: (config) => {
-      const limit = limitsOf(config.trainer.rule)[path];
-      const value = path === "trainer.population" ? config.trainer.population : config.trainer.sequence;
-      if (config.trainer.rule !== "egg" || limit === undefined) return undefined;
+      const limit = limitsOf(methodOf(config))[path];
+      const { population = 0, sequence = 0, rule } = config.trainer;
+      const value = path === "trainer.population" ? population : sequence;
+      if (rule !== "egg" || limit === undefined) return undefined;
       if (limit.multipleOf !== undefined && value % limit.multipleOf !== 0) return `found ${value}, allowed in rule egg a multiple of ${limit.multipleOf}: 16 mirrored pairs read the same text`;
       return value > limit.most! ? `found ${value}, allowed in rule egg at most ${limit.most}: with more, the votes for a row that is read everywhere would not fit into 32 bits` : undefined;
     },
   })),
   {
     path: "trainer.group_size",
-    problem: ({ trainer: { group_size = 2, population } }) =>
+    problem: ({ trainer: { group_size = 2, population = 0 } }) =>
       population % group_size === 0 ? undefined : `found ${group_size}, which does not divide trainer.population ${population}`,
+  },
+  // What a way to learn can train, and how it reads the text.
+  ...(["model.type", "data.tokenizer"] as const).map((path): Bound => ({
+    path,
+    problem: (config) => {
+      const words = limitsOf(methodOf(config))[path]?.oneOf;
+      const value = path === "model.type" ? config.model.type : config.data.tokenizer;
+      return words === undefined || words.includes(value) ? undefined : `found ${JSON.stringify(value)}, allowed with trainer.type ${config.trainer.type} ${alternatives(words)}`;
+    },
+  })),
+  {
+    path: "model.heads",
+    problem: ({ model: { width = 1, heads = 1, position, type } }) => {
+      if (width % heads !== 0) return `found ${heads}, which does not divide model.width ${width}`;
+      const rotates = position === "rope" || (position === "auto" && type === "llama");
+      return rotates && (width / heads) % 2 !== 0 ? `found ${heads}, but rotary positions need heads of an even width, and ${width} / ${heads} is ${width / heads}` : undefined;
+    },
+  },
+  {
+    path: "model.kv_heads",
+    problem: ({ model: { heads = 1, kv_heads = 0 } }) => (kv_heads !== 0 && heads % kv_heads !== 0 ? `found ${kv_heads}, which does not divide model.heads ${heads}` : undefined),
   },
   {
     path: "run.patience",
@@ -66,13 +88,16 @@ export const bounds: readonly Bound[] = [
   },
 ];
 
-/** What a rule allows beyond the knobs' own ranges, by the proofs above. */
-export function limitsOf(rule: Rule): Partial<Record<KnobPath, { most?: number; multipleOf?: number }>> {
+/** What a way to learn allows beyond the knobs' own ranges, by the proofs above. */
+export function limitsOf(method: Method): Partial<Record<KnobPath, { most?: number; multipleOf?: number; oneOf?: readonly string[] }>> {
+  if (method === "backprop") return { "model.type": { oneOf: ["gpt", "llama"] } };
+  const common = { "model.type": { oneOf: ["egg"] }, "data.tokenizer": { oneOf: ["bytes"] } } as const;
   // 16,384 / 32 groups of 64 positions: 32,768 x 16 x 123 x 31 < 2^31.
-  if (rule === "egg") return { "trainer.population": { most: 16_384, multipleOf: 32 }, "trainer.sequence": { most: 64 } };
+  if (method === "egg") return { ...common, "trainer.population": { most: 16_384, multipleOf: 32 }, "trainer.sequence": { most: 64 } };
   return {
-    "model.hidden": { most: Math.floor(int32 / (4 * int8 * noise[rule] ** 2)) },
-    "trainer.population": { most: 2 * Math.floor(int32 / noise[rule] ** 2) },
+    ...common,
+    "model.hidden": { most: Math.floor(int32 / (4 * int8 * noise[method] ** 2)) },
+    "trainer.population": { most: 2 * Math.floor(int32 / noise[method] ** 2) },
   };
 }
 

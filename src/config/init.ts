@@ -3,7 +3,7 @@
 // Read next: src/commands.
 
 import { EggError } from "../errors.ts";
-import { alternatives, appliesTo, knobs, valueAt, type Config, type Knob, type KnobPath } from "./knobs.ts";
+import { alternatives, appliesTo, knobs, methodOf, onlyFor, valueAt, type Config, type Knob, type KnobPath } from "./knobs.ts";
 import { nearest } from "./nearest.ts";
 import { allowedFor, isPreset, presetConfig, presets } from "./presets.ts";
 
@@ -25,7 +25,7 @@ export function initText(preset: string): string {
   ];
   let open = "";
   for (const knob of knobs) {
-    if (!appliesTo(knob, config.trainer.rule)) continue;
+    if (!appliesTo(knob, methodOf(config))) continue;
     const section = knob.path.includes(".") ? knob.path.slice(0, knob.path.indexOf(".")) : "";
     if (section !== open) {
       if (open !== "") lines.push("  },");
@@ -53,5 +53,5 @@ export function knobsHelp(): string {
 
 /** "members a step, in mirrored pairs [members]; an even number from 2 to 1048576" */
 function explained(knob: Knob): string {
-  return `${knob.help}${knob.unit === undefined ? "" : ` [${knob.unit}]`}; ${allowedFor(knob)}${knob.rule === undefined ? "" : `; only for trainer.rule ${[knob.rule].flat().join(" and ")}`}`;
+  return `${knob.help}${knob.unit === undefined ? "" : ` [${knob.unit}]`}; ${allowedFor(knob)}${onlyFor(knob) === undefined ? "" : `; ${onlyFor(knob)}`}`;
 }

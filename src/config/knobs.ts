@@ -5,12 +5,15 @@
 /** Ways to perturb, run and train: egg's own on rows of contexts (kernels/contexts/), the others on an int8 GRU (kernels/int8/rule.zig). */
 export const rules = ["egg", "egg.c", "nano-egg"] as const;
 export type Rule = (typeof rules)[number];
+/** How a config learns: by one of the rules of trainer.type eggroll-int8, or by another trainer.type. */
+export const methods = [...rules, "backprop"] as const;
+export type Method = (typeof methods)[number];
 
 /**
- * One row: `path` is "section.name" (or a bare name at the top level), `help` one line without a full stop. A row with `rule`
- * exists only where trainer.rule is that one, or one of those.
+ * One row: `path` is "section.name" (or a bare name at the top level), `help` one line without a full stop. A row with `only`
+ * exists only where the config learns by that method, or by one of those.
  */
-export type Knob = { path: string; help: string; unit?: string; rule?: Rule | readonly Rule[] } & (
+export type Knob = { path: string; help: string; unit?: string; only?: Method | readonly Method[] } & (
   | { kind: "integer"; default: number; min: number; max: number; multipleOf?: number }
   | { kind: "number"; default: number; min: number; max: number }
   | { kind: "boolean"; default: boolean }
@@ -18,38 +21,67 @@ export type Knob = { path: string; help: string; unit?: string; rule?: Rule | re
   | { kind: "choice"; default: string; choices: readonly string[] }
 );
 
-const own = { rule: "egg" } as const;
-const nano = { rule: "nano-egg" } as const;
-const gru = { rule: ["egg.c", "nano-egg"] } as const;
+const own = { only: "egg" } as const;
+const nano = { only: "nano-egg" } as const;
+const gru = { only: ["egg.c", "nano-egg"] } as const;
+const evolution = { only: rules } as const;
+const backprop = { only: "backprop" } as const;
+const ownOr = ["auto", "on", "off"] as const;
 const every = { kind: "integer", min: 0, max: 1_000_000_000, unit: "steps" } as const;
 
 export const knobs = [
   { path: "preset", kind: "string", form: "text", default: "egg", help: "named set of defaults that this config starts from" },
 
   { path: "data.path", kind: "string", form: "path", default: "builtin:fables", help: "file to learn from, or a built-in corpus" },
-  { path: "data.tokenizer", kind: "choice", choices: ["bytes"], default: "bytes", help: "how the text is cut into tokens" },
+  { path: "data.tokenizer", kind: "string", form: "path", default: "bytes", help: "how the text is cut into tokens: bytes, characters (the text's own), or a tokenizer.json" },
   { path: "data.validation", kind: "number", min: 0, max: 0.5, default: 0.1, help: "share of the data held out for evaluation" },
 
-  { path: "model.type", kind: "choice", choices: ["egg"], default: "egg", help: "model family: egg is int8, rows of contexts in rule egg and a GRU in the other rules" },
+  { path: "model.type", kind: "choice", choices: ["egg", "gpt", "llama"], default: "egg", help: "model family: egg is int8, rows of contexts in rule egg and a GRU in the other rules; gpt and llama are transformers" },
   { path: "model.order", ...own, kind: "integer", min: 1, max: 8, default: 6, unit: "bytes", help: "longest context; there is a table of rows for each length up to it" },
   { path: "model.table_bits", ...own, kind: "integer", min: 4, max: 24, default: 16, help: "rows of a table of three and more bytes, as a power of two" },
   { path: "model.hidden", ...gru, kind: "integer", min: 16, max: 4096, multipleOf: 16, default: 128, help: "width of the model" },
-  { path: "model.layers", ...gru, kind: "integer", min: 1, max: 64, default: 4, help: "depth of the model" },
+  { path: "model.width", ...backprop, kind: "integer", min: 2, max: 16_384, multipleOf: 2, default: 128, help: "width of the residual stream" },
+  { path: "model.layers", only: ["egg.c", "nano-egg", "backprop"], kind: "integer", min: 1, max: 64, default: 4, help: "depth of the model" },
+  { path: "model.heads", ...backprop, kind: "integer", min: 1, max: 1024, default: 4, unit: "heads", help: "attention heads; a divisor of the width" },
+  { path: "model.kv_heads", ...backprop, kind: "integer", min: 0, max: 1024, default: 0, unit: "heads", help: "heads of keys and values, each shared by equally many query heads; 0 = as many as heads" },
+  { path: "model.feed_forward_width", ...backprop, kind: "integer", min: 0, max: 65_536, default: 0, help: "width inside the feed-forward block; 0 = 4 x width, with gates 8/3 x width rounded up to a multiple of 256" },
+  { path: "model.block", ...backprop, kind: "integer", min: 1, max: 65_536, default: 64, unit: "tokens", help: "tokens that the model can look back on, and length of a training window" },
+  { path: "model.norm", ...backprop, kind: "choice", choices: ["auto", "layer", "rms"], default: "auto", help: "normalization; auto = layer in gpt, rms in llama" },
+  { path: "model.position", ...backprop, kind: "choice", choices: ["auto", "learned", "rope", "none"], default: "auto", help: "how positions are told; auto = learned in gpt, rope in llama" },
+  { path: "model.feed_forward", ...backprop, kind: "choice", choices: ["auto", "gelu", "relu", "swiglu", "geglu"], default: "auto", help: "activation of the feed-forward block, the last two with gates; auto = gelu in gpt, swiglu in llama" },
+  { path: "model.bias", ...backprop, kind: "choice", choices: ownOr, default: "auto", help: "biases in linear layers and layer norms; auto = on in gpt, off in llama" },
+  { path: "model.tied", ...backprop, kind: "choice", choices: ownOr, default: "auto", help: "one matrix for embedding and head; auto = on" },
+  { path: "model.dropout", ...backprop, kind: "number", min: 0, max: 0.95, default: 0, help: "share of activations dropped while training: of embeddings, attention output and feed-forward output" },
+  { path: "model.rope_base", ...backprop, kind: "number", min: 1, max: 100_000_000, default: 10_000, help: "base of rotary positions" },
+  { path: "model.norm_eps", ...backprop, kind: "number", min: 1e-12, max: 0.1, default: 1e-5, help: "added to the variance in norms" },
+  { path: "model.from", ...backprop, kind: "string", form: "path", default: "none", help: "weights to start from: a run, a checkpoint, or a folder in the format of the Hugging Face hub; none = seeded random" },
 
-  { path: "trainer.type", kind: "choice", choices: ["eggroll-int8"], default: "eggroll-int8", help: "how the model learns" },
-  { path: "trainer.rule", kind: "choice", choices: rules, default: "egg", help: "whose arithmetic, noise and update, bit for bit; the preset names it" },
-  { path: "trainer.population", kind: "integer", min: 2, max: 1_048_576, multipleOf: 2, default: 128, unit: "members", help: "members a step, in mirrored pairs" },
-  { path: "trainer.sequence", kind: "integer", min: 1, max: 1_048_576, default: 256, unit: "tokens", help: "tokens that each member reads a step" },
-  { path: "trainer.sigma_shift", kind: "integer", min: 0, max: 8, default: 4, help: "each one more halves the size of the perturbation" },
-  { path: "trainer.learning_rate", ...own, kind: "number", min: 1e-6, max: 16, default: 0.5, help: "how far a reading moves a row, in 1/16 bit a unit of gradient; falls in a straight line to 0 at the end" },
+  { path: "trainer.type", kind: "choice", choices: ["eggroll-int8", "backprop"], default: "eggroll-int8", help: "how the model learns: by evolution in integers, or by gradients" },
+  { path: "trainer.rule", ...evolution, kind: "choice", choices: rules, default: "egg", help: "whose arithmetic, noise and update, bit for bit; the preset names it" },
+  { path: "trainer.population", ...evolution, kind: "integer", min: 2, max: 1_048_576, multipleOf: 2, default: 128, unit: "members", help: "members a step, in mirrored pairs" },
+  { path: "trainer.sequence", ...evolution, kind: "integer", min: 1, max: 1_048_576, default: 256, unit: "tokens", help: "tokens that each member reads a step" },
+  { path: "trainer.sigma_shift", ...evolution, kind: "integer", min: 0, max: 8, default: 4, help: "each one more halves the size of the perturbation" },
+  { path: "trainer.learning_rate", only: ["egg", "backprop"], kind: "number", min: 1e-6, max: 16, default: 0.5, help: "rule egg: how far a reading moves a row, in 1/16 bit a unit of gradient, falling in a straight line to 0 at the end; backprop: the highest of the schedule" },
   { path: "trainer.decay_shift", ...own, kind: "integer", min: 0, max: 30, default: 9, help: "weights lose this power of two's part every 262,144 positions; each one more halves it, 0 = never" },
-  { path: "trainer.threshold", rule: "egg.c", kind: "integer", min: 0, max: 2_147_483_647, default: 160, help: "votes that a weight needs before it moves by one" },
+  { path: "trainer.threshold", only: "egg.c", kind: "integer", min: 0, max: 2_147_483_647, default: 160, help: "votes that a weight needs before it moves by one" },
   { path: "trainer.alpha", ...nano, kind: "number", min: 1e-9, max: 64, default: 4, help: "share of the weights that would move by chance alone; above 1 it falls from all, the faster the larger" },
   { path: "trainer.alpha_decay_timestep", ...nano, kind: "integer", min: 1, max: 1_000_000_000, default: 1000, unit: "steps", help: "unit of time in which an alpha above 1 falls" },
   { path: "trainer.group_size", ...nano, kind: "integer", min: 2, max: 1_048_576, multipleOf: 2, default: 2, unit: "members", help: "members that read the same text; a divisor of the population" },
   { path: "trainer.use_clt", ...nano, kind: "boolean", default: true, help: "weigh votes by the size of the noise; false counts its signs only" },
   { path: "trainer.noise_reuse", ...nano, kind: "integer", min: 0, max: 1_000_000_000, default: 1, unit: "steps", help: "steps that share their noise; 0 = all of them" },
   { path: "trainer.num_perturbations", ...nano, kind: "integer", min: 0, max: 0, default: 0, help: "off: the reference gives other values no meaning" },
+  { path: "trainer.optimizer", ...backprop, kind: "choice", choices: ["adamw", "adam", "lion", "sgd"], default: "adamw", help: "what turns gradients into steps; sgd takes beta1 as its momentum" },
+  { path: "trainer.batch", ...backprop, kind: "integer", min: 1, max: 65_536, default: 12, unit: "windows", help: "windows of model.block tokens that are read at once" },
+  { path: "trainer.accumulation", ...backprop, kind: "integer", min: 1, max: 65_536, default: 1, unit: "batches", help: "batches whose gradients make one step together" },
+  { path: "trainer.schedule", ...backprop, kind: "choice", choices: ["constant", "linear", "cosine", "inverse_sqrt"], default: "cosine", help: "course of the learning rate after the warm-up" },
+  { path: "trainer.warmup", ...backprop, kind: "integer", min: 0, max: 1_000_000_000, default: 100, unit: "steps", help: "steps in which the learning rate rises to its highest" },
+  { path: "trainer.min_rate", ...backprop, kind: "number", min: 0, max: 1, default: 0.1, help: "learning rate at the end, as a share of the highest" },
+  { path: "trainer.weight_decay", ...backprop, kind: "number", min: 0, max: 10, default: 0.1, help: "decay of matrices and embeddings; norms and biases have none" },
+  { path: "trainer.beta1", ...backprop, kind: "number", min: 0, max: 0.9999999, default: 0.9, help: "memory of the gradient's mean" },
+  { path: "trainer.beta2", ...backprop, kind: "number", min: 0, max: 0.9999999, default: 0.95, help: "memory of its square; in lion, of the momentum" },
+  { path: "trainer.clip", ...backprop, kind: "number", min: 0, max: 1_000_000, default: 1, help: "largest norm of all gradients together; 0 = no limit" },
+  { path: "trainer.precision", ...backprop, kind: "choice", choices: ["f32", "bf16"], default: "f32", help: "numbers that products are computed with; weights and sums stay f32" },
+  { path: "trainer.recompute", ...backprop, kind: "boolean", default: false, help: "keep only each layer's input and compute the layer again for its gradients: less memory, more time" },
 
   { path: "run.steps", kind: "integer", min: 0, max: 1_000_000_000, default: 300, unit: "steps", help: "length of the run" },
   { path: "run.minutes", kind: "number", min: 0, max: 1_000_000, default: 0, unit: "minutes", help: "training time after which the run ends; 0 = no limit" },
@@ -78,14 +110,20 @@ type SectionOf<P> = P extends `${infer S}.${string}` ? S : never;
 export type KnobPath = Row["path"];
 export type KnobValue<P extends KnobPath = KnobPath> = RowValue<Extract<Row, { path: P }>>;
 
-type Section<S extends string> = { [R in Exclude<Row, { rule: unknown }> as R["path"] extends `${S}.${infer N}` ? N : never]: RowValue<R> } & {
-  [R in Extract<Row, { rule: unknown }> as R["path"] extends `${S}.${infer N}` ? N : never]?: RowValue<R>;
+type Section<S extends string> = { [R in Exclude<Row, { only: unknown }> as R["path"] extends `${S}.${infer N}` ? N : never]: RowValue<R> } & {
+  [R in Extract<Row, { only: unknown }> as R["path"] extends `${S}.${infer N}` ? N : never]?: RowValue<R>;
 };
 
-/** The whole config, every value of its rule present: { preset, data: {…}, model: {…}, trainer: {…}, run: {…}, device: {…} }. */
+/** The whole config, every value of its method present: { preset, data: {…}, model: {…}, trainer: {…}, run: {…}, device: {…} }. */
 export type Config = { [R in Row as R["path"] extends `${string}.${string}` ? never : R["path"]]: RowValue<R> } & {
   [S in SectionOf<KnobPath>]: Section<S>;
 };
+
+type Only<R> = R extends { only: infer O } ? (O extends readonly (infer E)[] ? E : O) : Method;
+type RowOf<R, M> = R extends Row ? ([M] extends [Only<R>] ? R : never) : never;
+
+/** The config of a method (of each of several): what it has is there. */
+export type ConfigOf<M extends Method> = Config & { [S in SectionOf<KnobPath>]: { [R in RowOf<Row, M> as R["path"] extends `${S}.${infer N}` ? N : never]: RowValue<R> } };
 
 /** Any part of a config. */
 export type PartialConfig = { [K in keyof Config]?: Config[K] extends object ? Partial<Config[K]> : Config[K] };
@@ -118,22 +156,49 @@ export function setAt(config: PartialConfig, path: KnobPath, value: unknown): vo
   else ((root[first] ??= {}) as Record<string, unknown>)[second] = value;
 }
 
-/** Whether a config of this rule has the knob. */
-export function appliesTo(knob: Knob, rule: Rule): boolean {
-  return knob.rule === undefined || [knob.rule].flat().includes(rule);
+/** How a config learns. What stands in a config that was not checked yet may be none of the methods. */
+export function methodOf({ trainer }: Pick<Config, "trainer">): Method {
+  return trainer.type === "eggroll-int8" ? trainer.rule! : trainer.type;
 }
 
-/** Takes out what the config's rule does not know. */
+/** Whether a config learns by integer EGGROLL. */
+export function evolves(config: Config): config is ConfigOf<Rule> {
+  return config.trainer.type === "eggroll-int8";
+}
+
+/** Whether a config learns by gradients. */
+export function descends(config: Config): config is ConfigOf<"backprop"> {
+  return config.trainer.type === "backprop";
+}
+
+/** Whether a config of this method has the knob. */
+export function appliesTo(knob: Knob, method: Method): boolean {
+  return knob.only === undefined || [knob.only].flat().includes(method);
+}
+
+/** Which configs have the knob, for people: "only for trainer.rule egg.c and nano-egg"; undefined where all have it. */
+export function onlyFor({ only }: Knob): string | undefined {
+  if (only === undefined) return undefined;
+  const all = [only].flat();
+  const ofRules = all.filter((method) => (rules as readonly string[]).includes(method));
+  const types = all.filter((method) => !ofRules.includes(method));
+  if (ofRules.length === rules.length) return `only for trainer.type ${["eggroll-int8", ...types].join(" and ")}`;
+  if (ofRules.length > 0) return [`only for trainer.rule ${ofRules.join(" and ")}`, ...types.map((type) => `trainer.type ${type}`)].join(" and ");
+  return `only for trainer.type ${types.join(" and ")}`;
+}
+
+/** Takes out what the config's method does not know. */
 export function withoutStrangers(config: Config): Config {
+  const method = methodOf(config);
   for (const knob of knobs as readonly (Knob & { path: KnobPath })[]) {
-    if (appliesTo(knob, config.trainer.rule)) continue;
+    if (appliesTo(knob, method)) continue;
     const [section = "", name = ""] = knob.path.split(".");
     delete (config as unknown as Record<string, Record<string, unknown>>)[section]![name];
   }
   return config;
 }
 
-/** A fresh config of the table's defaults, sections and keys in table order; of every rule's knobs. */
+/** A fresh config of the table's defaults, sections and keys in table order; of every method's knobs. */
 export function defaultConfig(): Config {
   const config: PartialConfig = {};
   for (const knob of knobs) setAt(config, knob.path, knob.default);

@@ -7,7 +7,7 @@ import { resolve } from "node:path";
 import { EggError } from "../errors.ts";
 import { bounds } from "./bounds.ts";
 import { longestFile, parseJsonc, type JsonNode, type Place } from "./jsonc.ts";
-import { accepts, appliesTo, found, knobAt, knobs, numberFromText, sections, setAt, valueAt, withoutStrangers, type Config, type Knob, type KnobPath, type KnobValue } from "./knobs.ts";
+import { accepts, appliesTo, found, knobAt, knobs, methodOf, methods, numberFromText, onlyFor, sections, setAt, valueAt, withoutStrangers, type Config, type Knob, type KnobPath, type KnobValue } from "./knobs.ts";
 import { nearest } from "./nearest.ts";
 import { allowedFor, choicesOf, defaultPreset, isPreset, presets, presetValues } from "./presets.ts";
 
@@ -60,13 +60,15 @@ export function loadConfig(options: { file?: string; bytes?: Uint8Array; sets?: 
     if (problem !== undefined) problems.push(`${setting.label}: ${problem}`);
   }
   const loaded = merge(settings);
-  const ruleKnown = accepts(knobAt("trainer.rule")!, loaded.config.trainer.rule); // another is reported above
+  const { trainer } = loaded.config;
+  const method = methodOf(loaded.config);
+  const known = (methods as readonly unknown[]).includes(method); // another is reported above
   for (const { path, label } of settings) {
     const knob = knobAt(path)!;
-    if (ruleKnown && !appliesTo(knob, loaded.config.trainer.rule)) problems.push(`${label}: only rule ${[knob.rule].flat().join(" and rule ")} has it, and trainer.rule is ${found(loaded.config.trainer.rule)}`);
+    if (known && !appliesTo(knob, method)) problems.push(`${label}: ${onlyFor(knob)}, and ${trainer.type === "eggroll-int8" ? `trainer.rule is ${found(trainer.rule)}` : `trainer.type is ${found(trainer.type)}`}`);
   }
   for (const { path, problem } of bounds) {
-    if (typeof valueAt(loaded.config, path) !== "number") continue; // reported above, or another rule's
+    if (typeof valueAt(loaded.config, path) !== typeof knobAt(path)!.default) continue; // reported above, or another method's
     const text = problem(loaded.config);
     const label = settings.findLast((setting) => setting.path === path)?.label ?? `${loaded.sources.get(path)} ${path}`;
     if (text !== undefined) problems.push(`${label}: ${text}`);
@@ -90,7 +92,7 @@ function merge(settings: readonly Setting[]): Loaded {
     setAt(config, path, value);
     sources.set(path, source);
   }
-  for (const knob of knobs as readonly (Knob & { path: KnobPath })[]) if (!appliesTo(knob, config.trainer.rule)) sources.delete(knob.path);
+  for (const knob of knobs as readonly (Knob & { path: KnobPath })[]) if (!appliesTo(knob, methodOf(config))) sources.delete(knob.path);
   return { config: withoutStrangers(config), sources };
 }
 

@@ -9,6 +9,20 @@ export interface Preset {
   values: Omit<PartialConfig, "preset">;
 }
 
+const gradients = { type: "backprop", optimizer: "adamw", schedule: "cosine", min_rate: 0.1, weight_decay: 0.1, beta1: 0.9, beta2: 0.95, clip: 1 } as const;
+
+function llama(size: string, model: NonNullable<Preset["values"]["model"]>, vocabulary: number, batch: number): Preset {
+  return {
+    help: `a Llama of ${size}, blocks of ${model.block}, vocabulary ${vocabulary}`,
+    values: {
+      data: { tokenizer: `bpe:${vocabulary}` },
+      model: { type: "llama", ...model },
+      trainer: { ...gradients, batch, learning_rate: 6e-4, warmup: 100 },
+      run: { steps: 5000, seed: 1, eval_every: 250, sample_every: 500, checkpoint_every: 500 },
+    },
+  };
+}
+
 export const presets: Readonly<Record<string, Preset>> = {
   egg: {
     help: "egg's own model and training: contexts of 1 to 6 bytes, 2,048 pairs; the one that learns best",
@@ -36,6 +50,28 @@ export const presets: Readonly<Record<string, Preset>> = {
       run: { steps: 1000, seed: 0, eval_every: 10 },
     },
   },
+  "gpt-nano": {
+    help: "a GPT that learns in minutes: 4 layers x 128, blocks of 64 characters",
+    values: {
+      data: { tokenizer: "characters" },
+      model: { type: "gpt", layers: 4, width: 128, heads: 4, block: 64 },
+      trainer: { ...gradients, batch: 12, learning_rate: 1e-3, warmup: 100, beta2: 0.99 },
+      run: { steps: 2000, seed: 1, eval_every: 250, sample_every: 500, checkpoint_every: 500 },
+    },
+  },
+  gpt2: {
+    help: "the shape of GPT-2, 124M with its vocabulary of 50,257: 12 layers x 768, blocks of 1,024",
+    values: {
+      data: { tokenizer: "bpe:50257" },
+      model: { type: "gpt", layers: 12, width: 768, heads: 12, block: 1024 },
+      trainer: { ...gradients, batch: 1, accumulation: 8, learning_rate: 6e-4, warmup: 200 },
+      run: { steps: 10_000, seed: 1, eval_every: 250, sample_every: 500, checkpoint_every: 250 },
+    },
+  },
+  "llama-tiny": llama("4 layers x 256", { layers: 4, width: 256, heads: 4, feed_forward_width: 512, block: 512 }, 32_000, 8),
+  "llama-small": llama("8 layers x 512", { layers: 8, width: 512, heads: 8, feed_forward_width: 1024, block: 2048 }, 32_000, 2),
+  "llama-medium": llama("16 layers x 1024", { layers: 16, width: 1024, heads: 16, feed_forward_width: 2816, block: 2048 }, 32_000, 1),
+  "llama-shakespeare": llama("6 layers x 256", { layers: 6, width: 256, heads: 8, feed_forward_width: 512, block: 512 }, 2048, 8),
 };
 
 /** The preset of a config that names none; the table of knobs says which. */
@@ -62,7 +98,7 @@ export function presetConfig(name: string): Config {
   return withoutStrangers(presetValues(name));
 }
 
-/** The same with the knobs of all rules, for layers above that may choose another rule. */
+/** The same with the knobs of all methods, for layers above that may choose another. */
 export function presetValues(name: string): Config {
   if (!isPreset(name)) throw new RangeError(`no preset ${name}`);
   const config = defaultConfig();

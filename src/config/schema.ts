@@ -3,14 +3,14 @@
 // Read next: init.ts.
 
 import { bounds, limitsOf, type WrongValue } from "./bounds.ts";
-import { appliesTo, knobs, longest, rules, sections, valueAt, type Knob, type KnobPath, type Rule } from "./knobs.ts";
-import { defaultPreset, presetConfig, presets, presetValues } from "./presets.ts";
+import { appliesTo, knobs, longest, methods, onlyFor, sections, valueAt, type Knob, type KnobPath, type Method } from "./knobs.ts";
+import { defaultPreset, presets, presetValues } from "./presets.ts";
 
 type JsonSchema = { [key: string]: unknown };
 
 /**
- * A fresh JSON schema object (draft 2020-12): types, ranges, what each rule knows, and which knobs do not go together. It takes what
- * `egg config check` takes, but for one thing that it cannot say: that a group divides the population.
+ * A fresh JSON schema object (draft 2020-12): types, ranges, what each way to learn knows, and which knobs do not go together. It
+ * takes what `egg config check` takes, but for what it cannot say: that a group divides the population, and heads the width.
  */
 export function configSchema(): JsonSchema {
   const properties: Record<string, JsonSchema> = { $schema: { type: "string", description: "for editors; egg ignores it" } };
@@ -31,7 +31,7 @@ export function configSchema(): JsonSchema {
     additionalProperties: false,
     properties,
     allOf: [
-      ...rules.flatMap(ruleSchemas),
+      ...methods.flatMap(methodSchemas),
       ...bounds.flatMap(({ wrongTogether }) => (wrongTogether === undefined ? [] : [{ not: together(Object.entries(wrongTogether)) }])),
     ],
   };
@@ -49,39 +49,49 @@ function together(values: [string, WrongValue][]): JsonSchema {
   };
 }
 
-/** Knobs of other rules are not there; widths and populations are such that nothing overflows. */
-function ruleSchemas(rule: Rule): JsonSchema[] {
-  const strangers = (section: string) => Object.fromEntries(knobs.flatMap((knob: Knob) => (knob.path.startsWith(`${section}.`) && !appliesTo(knob, rule) ? [[knob.path.slice(section.length + 1), false]] : [])));
-  const limits = Object.entries(limitsOf(rule)).map(([path, { most, multipleOf }]) => [path, { ...(most === undefined ? {} : { maximum: most }), ...(multipleOf === undefined ? {} : { multipleOf }) }] as const);
+/** Knobs of other methods are not there; widths and populations are such that nothing overflows. */
+function methodSchemas(method: Method): JsonSchema[] {
+  const strangers = (section: string) => Object.fromEntries(knobs.flatMap((knob: Knob) => (knob.path.startsWith(`${section}.`) && !appliesTo(knob, method) ? [[knob.path.slice(section.length + 1), false]] : [])));
+  const limits = Object.entries(limitsOf(method)).map(([path, { most, multipleOf, oneOf }]) =>
+    [path, { ...(most === undefined ? {} : { maximum: most }), ...(multipleOf === undefined ? {} : { multipleOf }), ...(oneOf === undefined ? {} : { enum: oneOf }) }] as const);
   const within = (section: string) => Object.fromEntries(limits.flatMap(([path, limit]) => (path.startsWith(`${section}.`) ? [[path.slice(section.length + 1), limit]] : [])));
-  const parts = ["model", "trainer"].map((section) => [section, { properties: { ...within(section), ...strangers(section) } }]);
-  return [{ anyOf: [{ not: has(rule) }, { properties: Object.fromEntries(parts) }] }, ...presetsBeyond(rule)];
+  const parts = ["data", "model", "trainer"].map((section) => [section, { properties: { ...within(section), ...strangers(section) } }]);
+  return [{ anyOf: [{ not: has(method) }, { properties: Object.fromEntries(parts) }] }, ...presetsBeyond(method)];
 }
 
-/** Where a preset of another rule brings a value that this rule does not take, a config of both must have one of its own. */
-function presetsBeyond(rule: Rule): JsonSchema[] {
-  return Object.entries(limitsOf(rule)).flatMap(([path, { most = Infinity, multipleOf = 1 }]) => {
+/** Where a preset of another method brings a value that this one does not take, a config of both must have one of its own. */
+function presetsBeyond(method: Method): JsonSchema[] {
+  return Object.entries(limitsOf(method)).flatMap(([path, { most = Infinity, multipleOf = 1, oneOf }]) => {
     const [section = "", name = ""] = path.split(".");
     const names = Object.keys(presets).filter((preset) => {
-      const value = valueAt(presetValues(preset), path as KnobPath) as number;
-      return value > most || value % multipleOf !== 0;
+      const value = valueAt(presetValues(preset), path as KnobPath);
+      return typeof value === "number" ? value > most || value % multipleOf !== 0 : oneOf?.includes(value as string) === false;
     });
     if (names.length === 0) return [];
-    const preset = { properties: { preset: { enum: names } }, ...(names.includes(defaultPreset) ? {} : { required: ["preset"] }) };
-    return [{ anyOf: [{ not: { allOf: [has(rule), preset] } }, { required: [section], properties: { [section]: { required: [name] } } }] }];
+    return [{ anyOf: [{ not: { allOf: [has(method), presetIn(names)] } }, { required: [section], properties: { [section]: { required: [name] } } }] }];
   });
 }
 
-/** Fits a config of this rule: it names the rule, or else a preset of it, or none where the default one is of it. */
-function has(rule: Rule): JsonSchema {
-  const named = (value: JsonSchema): JsonSchema => ({ required: ["trainer"], properties: { trainer: { required: ["rule"], properties: { rule: value } } } });
-  const ofRule = Object.keys(presets).filter((name) => presetConfig(name).trainer.rule === rule);
-  const preset = { properties: { preset: { enum: ofRule } }, ...(ofRule.includes(defaultPreset) ? {} : { required: ["preset"] }) };
-  return { anyOf: [named({ const: rule }), { allOf: [{ not: named({}) }, preset] }] };
+/** Fits a config of this method: it says so, or leaves what it does not say to a preset that does. */
+function has(method: Method): JsonSchema {
+  if (method === "backprop") return knobIs("trainer.type", method);
+  return { allOf: [knobIs("trainer.type", "eggroll-int8"), knobIs("trainer.rule", method)] };
+}
+
+/** Fits a config in which the knob has this value: it names it, or else a preset with it, or none where the default one has it. */
+function knobIs(path: KnobPath, value: string): JsonSchema {
+  const [section = "", name = ""] = path.split(".");
+  const named = (schema: JsonSchema): JsonSchema => ({ required: [section], properties: { [section]: { required: [name], properties: { [name]: schema } } } });
+  return { anyOf: [named({ const: value }), { allOf: [{ not: named({}) }, presetIn(Object.keys(presets).filter((preset) => valueAt(presetValues(preset), path) === value))] }] };
+}
+
+/** Fits a config of one of these presets. */
+function presetIn(names: readonly string[]): JsonSchema {
+  return { properties: { preset: { enum: names } }, ...(names.includes(defaultPreset) ? {} : { required: ["preset"] }) };
 }
 
 function knobSchema(knob: Knob): JsonSchema {
-  const description = knob.help + (knob.unit === undefined ? "" : ` [${knob.unit}]`) + (knob.rule === undefined ? "" : `; only for trainer.rule ${[knob.rule].flat().join(" and ")}`);
+  const description = knob.help + (knob.unit === undefined ? "" : ` [${knob.unit}]`) + (onlyFor(knob) === undefined ? "" : `; ${onlyFor(knob)}`);
   return { ...typeSchema(knob), default: knob.default, description };
 }
 

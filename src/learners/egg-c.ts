@@ -1,6 +1,6 @@
 // A run by rule egg.c: one stream a pair, a noise seed a step, a constant threshold, and the reference's own clean evaluation before
 // every tenth step. The arithmetic: kernels/int8/egg_c.zig. Reference: d0rc/egg.c, full_trained_egg.c. Read next: nano-egg.ts.
-import type { Config } from "../config/knobs.ts";
+import type { ConfigOf, Rule } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
 import { pairOffsets, referenceEvaluationStart, requireSequence } from "../data/streams.ts";
 import { NativeEvaluator, type NativeModel, type StepOrder, type TrainerShape } from "../native/int8.ts";
@@ -35,7 +35,7 @@ class EggCRun implements RuleRun {
   /** The reference's state before its last evaluation; null where the step has none. */
   #before: Uint8Array | null = null;
 
-  constructor(config: Config, model: NativeModel, train: Corpus) {
+  constructor(config: ConfigOf<Rule>, model: NativeModel, train: Corpus) {
     this.shape = eggC.shape(config);
     this.streams = this.shape.pairs;
     // The matrices: embedding, biases and norms stay as they are.

@@ -1,13 +1,13 @@
 // Integer EGGROLL on the context model, rule egg: every pair votes at every position for the rows that were read there. Takes the memory,
 // runs the steps, says what is reported and saved. The arithmetic: kernels/contexts/. Read next: src/models/contexts.ts.
-import type { Config } from "../config/knobs.ts";
+import type { ConfigOf } from "../config/knobs.ts";
 import { requireLength, type Corpus } from "../data/corpus.ts";
 import { bytesOf, ContextsModel, contextsParameters, contextsPiece } from "../models/contexts.ts";
-import { collect } from "../models/generate.ts";
+import { collect, inBytes } from "../models/generate.ts";
 import type { SavedTensor, TensorEntry } from "../models/tensors.ts";
 import { NativeContextsTrainer, type ContextsTrainerShape } from "../native/contexts.ts";
 import { cancel, type Context } from "../native/machine.ts";
-import { evaluationBytes, sampling, type Evaluation, type Learner, type MemoryPlan, type StepReport } from "./learner.ts";
+import { evaluationBytes, sampling, type Admit, type Evaluation, type Learner, type StepReport } from "./learner.ts";
 
 /** Pairs that read the same text (kernels/contexts/ops.zig). */
 const groupPairs = 16;
@@ -17,12 +17,12 @@ const cap = 16;
 const decayPositions = 1 << 18;
 
 /** Throws EggError("data") where the text is too short for a run of this config. */
-export function requireContextsText({ trainer }: Config, train: Corpus): void {
+export function requireContextsText({ trainer }: ConfigOf<"egg">, train: Corpus): void {
   requireLength(train, trainer.sequence + 4, `${trainer.sequence.toLocaleString("en-US")} positions and what they read`, "trainer.sequence");
 }
 
 /** The trainer's shape for a config of rule egg. */
-export function contextsShape({ trainer, run }: Config): ContextsTrainerShape {
+export function contextsShape({ trainer, run }: ConfigOf<"egg">): ContextsTrainerShape {
   const groups = trainer.population / (2 * groupPairs);
   return {
     groups,
@@ -42,20 +42,23 @@ export function contextsShape({ trainer, run }: Config): ContextsTrainerShape {
  * for each reading and unit of the gradient. 116380 = the mean square of a product of two noise values. Steps beyond the end, which
  * only measurements take (--dry-run of a short run), have a rate of 0.
  */
-export function rateAt({ trainer, run }: Config, shape: ContextsTrainerShape, index: number): number {
+export function rateAt({ trainer, run }: ConfigOf<"egg">, shape: ContextsTrainerShape, index: number): number {
   const first = Math.round((trainer.learning_rate! * 2 ** (36 + shape.shift + shape.fitness_shift)) / (groupPairs * 116_380));
   return Number((BigInt(Math.min(first, 2 ** 31 - 1)) * BigInt(Math.max(0, run.steps - index))) / BigInt(Math.max(1, run.steps)));
 }
 
 export class EggrollContexts implements Learner {
   readonly parameters: number;
+  readonly weights = "int8";
+  readonly unit = "member-tokens";
+  readonly tokenizer = "bytes";
   readonly population: number;
-  readonly memberTokensPerStep: number;
+  readonly tokensPerStep: number;
   readonly dataTokensPerStep: number;
   readonly backend: string;
   readonly threads: number;
 
-  readonly #config: Config;
+  readonly #config: ConfigOf<"egg">;
   readonly #context: Context;
   readonly #model: ContextsModel;
   readonly #trainer: NativeContextsTrainer;
@@ -70,7 +73,7 @@ export class EggrollContexts implements Learner {
    * @param admit is told the plan before anything large is taken, and throws where it does not fit
    * @throws EggError("data") where the text is too short, EggError("resources") where memory is
    */
-  constructor(config: Config, text: { train: Corpus; heldOut: Corpus | null }, context: Context, admit: (plan: MemoryPlan) => void) {
+  constructor(config: ConfigOf<"egg">, text: { train: Corpus; heldOut: Corpus | null }, context: Context, admit: Admit) {
     requireContextsText(config, text.train);
     const shape = (this.#shape = contextsShape(config));
     const sizes = { order: config.model.order!, table_bits: config.model.table_bits! };
@@ -81,7 +84,7 @@ export class EggrollContexts implements Learner {
     this.#heldOut = text.heldOut;
     this.parameters = contextsParameters(bytes, sizes);
     this.population = config.trainer.population;
-    this.memberTokensPerStep = this.population * config.trainer.sequence;
+    this.tokensPerStep = this.population * config.trainer.sequence;
     this.dataTokensPerStep = shape.groups * shape.positions;
     this.backend = `cpu ${context.tier}`;
     this.threads = context.threads;
@@ -104,7 +107,7 @@ export class EggrollContexts implements Learner {
     if (result === null) return null;
     const { plus, minus, changed, loss, noise, forward, update } = result;
     return {
-      trainBitsPerByte: loss / this.memberTokensPerStep,
+      trainBitsPerByte: loss / this.tokensPerStep,
       fitnessPlus: plus,
       fitnessMinus: minus,
       updatedFraction: changed / this.parameters,
@@ -133,7 +136,7 @@ export class EggrollContexts implements Learner {
 
   async sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null> {
     this.#cancelled = false;
-    return collect(this.#model.generate(prompt, tokens, sampling, seed), tokens, () => this.#cancelled);
+    return collect(inBytes(this.#model.generate(prompt, tokens, sampling, seed)), () => this.#cancelled);
   }
 
   cancel(): void {

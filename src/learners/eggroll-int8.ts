@@ -1,18 +1,17 @@
 // Integer EGGROLL by any rule: takes the memory, runs the steps, says what is reported and saved. What a rule does otherwise is in a
 // file each (egg-c.ts, nano-egg.ts), the arithmetic is native (kernels/int8/eggroll.zig). Read next: rule.ts.
-import type { Config, Rule } from "../config/knobs.ts";
+import type { ConfigOf, Rule } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
 import { fillBatch } from "../data/streams.ts";
-import { tokenizers } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
 import { eggParameters, eggTensors, largestTensor, savedWeights, writeWeights } from "../models/egg.ts";
 import { textLoss, textLossBytes } from "../models/evaluate.ts";
-import { collect, generate } from "../models/generate.ts";
+import { collect, generate, inBytes } from "../models/generate.ts";
 import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { NativeModel, NativeTrainer } from "../native/int8.ts";
 import { cancel, type Context } from "../native/machine.ts";
 import { eggC } from "./egg-c.ts";
-import { evaluationBytes, sampling, type Evaluation, type Learner, type MemoryPlan, type StepReport } from "./learner.ts";
+import { evaluationBytes, sampling, type Admit, type Evaluation, type Learner, type StepReport } from "./learner.ts";
 import { nanoEgg } from "./nano-egg.ts";
 import type { RuleOfRuns, RuleRun } from "./rule.ts";
 
@@ -28,13 +27,13 @@ function statesAtOnce({ stateBytes }: NativeModel): number {
 }
 
 /** The rule of a config that trains the GRU. */
-function int8Rule({ trainer: { rule } }: Config): Int8Rule {
+function int8Rule({ trainer: { rule } }: ConfigOf<Rule>): Int8Rule {
   if (rule === "egg") throw new EggError("internal", "[run] rule egg has no GRU.");
   return rule;
 }
 
 /** Throws EggError("data") where the text is too short for a run of this config. */
-export function requireText(config: Config, train: Corpus): void {
+export function requireText(config: ConfigOf<Rule>, train: Corpus): void {
   rules[int8Rule(config)].requireText(config, train);
 }
 
@@ -46,8 +45,11 @@ function expectOnePiece(what: string, bytes: number, knobs: string): void {
 
 export class EggrollInt8 implements Learner {
   readonly parameters: number;
+  readonly weights = "int8";
+  readonly unit = "member-tokens";
+  readonly tokenizer = "bytes";
   readonly population: number;
-  readonly memberTokensPerStep: number;
+  readonly tokensPerStep: number;
   readonly dataTokensPerStep: number;
   readonly backend: string;
   readonly threads: number;
@@ -69,7 +71,7 @@ export class EggrollInt8 implements Learner {
    * @param admit is told the plan before anything large is taken, and throws where it does not fit
    * @throws EggError("data") where the text is too short, EggError("resources") where memory is
    */
-  constructor(config: Config, text: { train: Corpus; heldOut: Corpus | null }, context: Context, admit: (plan: MemoryPlan) => void) {
+  constructor(config: ConfigOf<Rule>, text: { train: Corpus; heldOut: Corpus | null }, context: Context, admit: Admit) {
     const { population, sequence } = config.trainer;
     const rule = int8Rule(config);
     requireText(config, text.train);
@@ -77,11 +79,11 @@ export class EggrollInt8 implements Learner {
     this.#train = text.train;
     this.#heldOut = text.heldOut;
     this.#seed = config.run.seed;
-    this.#model = new NativeModel(context, { rule, layers: config.model.layers!, hidden: config.model.hidden!, vocabulary: tokenizers[config.data.tokenizer].vocabulary });
+    this.#model = new NativeModel(context, { rule, layers: config.model.layers!, hidden: config.model.hidden!, vocabulary: 256 });
     this.#rule = rules[rule].create(config, this.#model, text.train);
     this.parameters = eggParameters(this.#model);
     this.population = population;
-    this.memberTokensPerStep = population * sequence;
+    this.tokensPerStep = population * sequence;
     this.dataTokensPerStep = this.#rule.streams * sequence;
     this.backend = `cpu ${context.tier}`;
     this.threads = context.threads;
@@ -118,7 +120,7 @@ export class EggrollInt8 implements Learner {
     const result = await this.#trainer.step(this.#batch, order, onProgress);
     if (result === null) return this.#undo();
     return {
-      trainBitsPerByte: result.loss_sum / (16 * this.memberTokensPerStep),
+      trainBitsPerByte: result.loss_sum / (16 * this.tokensPerStep),
       fitnessPlus: result.plus,
       fitnessMinus: result.minus,
       updatedFraction: result.changed / this.#rule.trained,
@@ -143,7 +145,7 @@ export class EggrollInt8 implements Learner {
 
   async sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null> {
     this.#cancelled = false;
-    return collect(generate(this.#model, prompt, tokens, sampling, seed), tokens, () => this.#cancelled);
+    return collect(inBytes(generate(this.#model, prompt, tokens, sampling, seed)), () => this.#cancelled);
   }
 
   cancel(): void {

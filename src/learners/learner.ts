@@ -4,13 +4,16 @@ import type { SavedTensor, TensorEntry } from "../models/tensors.ts";
 
 /** What one step did. */
 export interface StepReport {
-  /** Mean loss of the perturbed population on its training text, bits per byte (integer loss where the learner has one). */
+  /** Mean loss on the step's training text, bits per byte: of the perturbed population (integer loss where the learner has one), or of the weights before the step. */
   trainBitsPerByte: number;
-  /** Pairs whose plus side was better, and whose minus side was. */
-  fitnessPlus: number;
-  fitnessMinus: number;
-  /** Share of the trained weights that moved, 0..1. */
-  updatedFraction: number;
+  /** EGGROLL: pairs whose plus side was better, and whose minus side was. */
+  fitnessPlus?: number;
+  fitnessMinus?: number;
+  /** EGGROLL: share of the trained weights that moved, 0..1. */
+  updatedFraction?: number;
+  /** Backprop: norm of all gradients before clipping, and the learning rate of the step. */
+  gradientNorm?: number;
+  learningRate?: number;
   /** What a weight's votes were measured against, where it changes from step to step, in the rule's own unit. */
   threshold?: number;
   /** How far votes moved a weight, as a share of the first step's, where it changes from step to step. */
@@ -37,11 +40,26 @@ export const sampling = { temperature: 0.7, top_k: 0, top_p: 1, min_p: 0 };
 /** What memory a learner needs, by part, in bytes. */
 export type MemoryPlan = Record<string, number>;
 
+/**
+ * Throws where a plan does not fit into the machine.
+ * @param held bytes of it that the process has in memory already
+ */
+export type Admit = (plan: MemoryPlan, held?: number) => void;
+
+export type Unit = "member-tokens" | "tokens";
+
 export interface Learner {
-  /** Weights of the model, in number. */
+  /** Weights of the model, in number, and what they are stored as. */
   readonly parameters: number;
-  readonly population: number;
-  readonly memberTokensPerStep: number;
+  readonly weights: "int8" | "f32";
+  /** What is counted: a member that reads a token, or a token with its gradients. The two are never compared. */
+  readonly unit: Unit;
+  /** In that unit. */
+  readonly tokensPerStep: number;
+  /** Members; null where there is one model only. */
+  readonly population: number | null;
+  /** As it is saved with the weights (src/data/tokenizer.ts). */
+  readonly tokenizer: string;
   /** Distinct tokens of data that a step reads. */
   readonly dataTokensPerStep: number;
   readonly backend: string;

@@ -1,6 +1,6 @@
 // A run by rule nano-egg: groups of members on rows of the text, noise by epoch, a threshold from a z-test that falls or stands, and the
 // reference's validation. The arithmetic: kernels/int8/nano_egg.zig. Reference: ESHyperscale/nano-egg, run.py.
-import type { Config } from "../config/knobs.ts";
+import type { ConfigOf, Rule } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
 import { requireSequences, segmentOffsets, validationRows } from "../data/streams.ts";
 import { eggParameters } from "../models/egg.ts";
@@ -61,11 +61,11 @@ class NanoEggRun implements RuleRun {
   readonly trained: number;
   readonly states = [];
   readonly thresholdChanges: boolean;
-  readonly #trainer: Config["trainer"];
+  readonly #trainer: ConfigOf<Rule>["trainer"];
   readonly #model: NativeModel;
   readonly #train: Corpus;
 
-  constructor(config: Config, model: NativeModel, train: Corpus) {
+  constructor(config: ConfigOf<Rule>, model: NativeModel, train: Corpus) {
     this.shape = nanoEgg.shape(config);
     this.streams = config.trainer.population / config.trainer.group_size!;
     this.trained = eggParameters(model);

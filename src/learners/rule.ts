@@ -1,6 +1,6 @@
 // What differs from rule to rule in a run of eggroll-int8: data of a step, its order, the reference's own measurements. One file a rule:
 // egg-c.ts, nano-egg.ts. Not the arithmetic (kernels/int8/). Read next: eggroll-int8.ts, which drives a rule.
-import type { Config } from "../config/knobs.ts";
+import type { ConfigOf, Rule } from "../config/knobs.ts";
 import type { Corpus } from "../data/corpus.ts";
 import type { NativeModel, StepOrder, TrainerShape } from "../native/int8.ts";
 
@@ -34,7 +34,7 @@ export interface RuleRun {
 
 export interface RuleOfRuns {
   /** Throws EggError("data") where the text is too short for the config. */
-  requireText(config: Config, train: Corpus): void;
-  shape(config: Config): TrainerShape;
-  create(config: Config, model: NativeModel, train: Corpus): RuleRun;
+  requireText(config: ConfigOf<Rule>, train: Corpus): void;
+  shape(config: ConfigOf<Rule>): TrainerShape;
+  create(config: ConfigOf<Rule>, model: NativeModel, train: Corpus): RuleRun;
 }

@@ -17,8 +17,11 @@ export interface Outcome {
   steps: number;
   /** Seconds of training. */
   seconds: number;
+  /** Of EGGROLL. */
   member_tokens: number | null;
   member_tokens_per_second: number | null;
+  /** Of backprop. */
+  tokens_per_second: number | null;
   parameters: number | null;
   train_bits_per_byte: number | null;
   /** At the last evaluation, and the lowest of all, with their steps. */
@@ -88,7 +91,8 @@ function outcome({ record, lines }: ReadRun): Outcome {
     steps: record.steps,
     seconds: record.seconds,
     member_tokens: summary?.member_tokens ?? tokens({ record, lines }),
-    member_tokens_per_second: record.memberTokensPerSecond,
+    member_tokens_per_second: record.unit === "member-tokens" ? record.tokensPerSecond : null,
+    tokens_per_second: record.unit === "tokens" ? record.tokensPerSecond : null,
     parameters: summary?.parameters ?? null,
     train_bits_per_byte: summary?.train_bits_per_byte ?? lines.at(-1)?.train_bits_per_byte ?? null,
     // A run that stopped before its first evaluation still has the one before its first step, in the summary.

@@ -15,7 +15,7 @@ const page = pageText as unknown as string; // to the type checker an .html is a
 
 /** Points of a curve at most; a page is about as many pixels wide. */
 export const curvePoints = 1024;
-const stepKeys = ["train_bits_per_byte", "member_tokens_per_second", "updated_fraction"] as const;
+const stepKeys = ["train_bits_per_byte", "member_tokens_per_second", "updated_fraction", "tokens_per_second", "gradient_norm"] as const;
 const heldOutKeys = ["val_bits_per_byte", "saturated_fraction"] as const;
 const samplesShown = 20;
 const sampleLength = 8192; // characters

@@ -2,6 +2,7 @@
 // Not where the figures come from: src/run/memory.ts and src/run/estimate.ts. Next: src/commands/train.ts.
 import path from "node:path";
 import type { Config } from "../config/knobs.ts";
+import type { Unit } from "../learners/learner.ts";
 import type { TimeEstimate } from "../run/estimate.ts";
 import type { PeakPlan } from "../run/memory.ts";
 import { formatClock, formatCount } from "./progress.ts";
@@ -13,19 +14,19 @@ export interface DryRun {
   state: "new" | "unfinished" | "finished";
   config: Config;
   /** Null where there is nothing to do. */
-  estimate: { plan: PeakPlan; time: TimeEstimate; stepsDone: number; memberTokensPerStep: number } | null;
+  estimate: { plan: PeakPlan; time: TimeEstimate; stepsDone: number; tokensPerStep: number; unit: Unit } | null;
 }
 
 /** Lines for stderr. */
 export function dryRunTable({ folder, state, config, estimate }: DryRun, colors: Colors): string {
   const rows: [string, string][] = [["run", `${folder}: ${state === "new" ? "a new run" : state === "finished" ? "finished, nothing to do" : "unfinished, would go on"}`]];
   if (estimate !== null) {
-    const { plan, time, stepsDone, memberTokensPerStep } = estimate;
+    const { plan, time, stepsDone, tokensPerStep, unit } = estimate;
     const left = Math.max(0, config.run.steps - stepsDone);
     rows.push(["planned peak", `${formatBytes(plan.peak)} of the ${formatBytes(plan.available)} that are available`]);
     for (const [part, bytes] of Object.entries(plan.parts)) rows.push(["", `${part} ${formatBytes(bytes)}`]);
     rows.push(
-      ["a step", `${seconds(time.step)}, ${formatCount(memberTokensPerStep / time.step)} member-tokens/s`],
+      ["a step", `${seconds(time.step)}, ${formatCount(tokensPerStep / time.step)} ${unit}/s`],
       ["an evaluation", time.evaluation === null ? "longer than was waited for" : time.evaluation === 0 ? "none" : seconds(time.evaluation)],
       ["the whole", `${time.evaluation === null ? "more than " : "about "}${time.total < 60 ? seconds(time.total) : formatClock(time.total)} for ${left.toLocaleString("en")} steps${state === "unfinished" ? " that are left" : ""}${atMost(config)}`],
     );
@@ -36,7 +37,7 @@ export function dryRunTable({ folder, state, config, estimate }: DryRun, colors:
 
 /** One line, the same figures. */
 export function dryRunJson({ folder, state, config, estimate }: DryRun): string {
-  const { plan, time, stepsDone, memberTokensPerStep } = estimate ?? {};
+  const { plan, time, stepsDone, tokensPerStep, unit } = estimate ?? {};
   return summaryJson({
     run: path.basename(folder),
     state,
@@ -46,7 +47,7 @@ export function dryRunJson({ folder, state, config, estimate }: DryRun): string 
     available_bytes: plan?.available ?? null,
     steps_left: stepsDone === undefined ? 0 : Math.max(0, config.run.steps - stepsDone),
     seconds_per_step: time?.step ?? null,
-    member_tokens_per_second: time === undefined ? null : Math.round(memberTokensPerStep! / time.step),
+    [unit === "tokens" ? "tokens_per_second" : "member_tokens_per_second"]: time === undefined ? null : Math.round(tokensPerStep! / time.step),
     seconds_per_evaluation: time?.evaluation ?? null,
     seconds: time?.total ?? 0,
     config,

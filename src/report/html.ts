@@ -97,7 +97,7 @@ function summary({ record, floor }: ReportContent): string {
     [formatLoss(record.bestHeldOut) || "–", "lowest held-out"],
     [`${groups(record.steps)}${record.stepsPlanned === null || record.stepsPlanned === record.steps ? "" : ` / ${groups(record.stepsPlanned)}`}`, "steps"],
     [seconds(record.seconds), "of training"],
-    [formatCount(record.memberTokensPerSecond) || "–", "member-tokens/s"],
+    [formatCount(record.tokensPerSecond) || "–", `${record.unit}/s`],
   ];
   const rows: [string, string][] = [];
   const add = (label: string, value: unknown, show: (value: number) => string): void => {
@@ -127,10 +127,10 @@ function curves({ record, lines, floor }: ReportContent): string {
   if (both.length > 0) charts.push({ title: both.length === 2 ? "Loss" : `Loss (${both[0]!.label})`, x: steps, y: bits, series: both, floor: line });
   const timed = of("val_bits_per_byte", "seconds");
   if (timed.length > 1) charts.push({ title: "Held-out loss over time", x: axisUnit("seconds", timed.at(-1)!.x), y: bits, series: [{ label: "held-out", points: timed }], height: 320 });
-  const rate = of("member_tokens_per_second");
+  const rate = of(record.unit === "tokens" ? "tokens_per_second" : "member_tokens_per_second");
   const most = rate.reduce((high, { y }) => Math.max(high, y), 0);
   const [unit, word] = most >= 2e6 ? [1e6, "millions a second"] : most >= 2e3 ? [1e3, "thousands a second"] : [1, "a second"];
-  if (rate.length > 0) charts.push({ title: "Rate", x: steps, y: { label: `member-tokens, ${word}`, unit }, series: [{ label: "rate", points: rate, noisy: true }], fromZero: true, height: 260 });
+  if (rate.length > 0) charts.push({ title: "Rate", x: steps, y: { label: `${record.unit}, ${word}`, unit }, series: [{ label: "rate", points: rate, noisy: true }], fromZero: true, height: 260 });
   const moved = of("updated_fraction");
   if (moved.length > 0) charts.push({ title: "Weights that moved in a step", x: steps, y: { label: "percent", unit: 0.01 }, series: [{ label: "moved", points: moved, noisy: true }], fromZero: true, height: 260 });
   const saturated = of("saturated_fraction");

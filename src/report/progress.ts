@@ -2,6 +2,7 @@
 // Not the record of the run (metrics.jsonl is), and no arithmetic of learning: losses come in as they are.
 // Next: terminal.ts, which puts the line on the screen; summary.ts for the end of the run.
 
+import type { Unit } from "../learners/learner.ts";
 import type { Colors, Terminal } from "./terminal.ts";
 
 /** What the run says after each step. */
@@ -38,7 +39,9 @@ export interface ProgressState {
   heldOutBitsPerByte: number | null;
   /** Recent training losses, oldest first; sparkline() draws them. */
   recent: readonly number[];
-  memberTokensPerSecond: number | null;
+  tokensPerSecond: number | null;
+  /** What tokens are counted in. */
+  unit: Unit;
   etaSeconds: number | null;
 }
 
@@ -51,14 +54,14 @@ const longStepSeconds = 2; // from here on, the live line shows the part of the 
 const plainPatienceSeconds = 30; // plain lines inside a step are this far apart at least
 
 /**
- * The progress of a run from `firstStep` steps done to `steps`. `memberTokensPerStep` is population x sequence.
+ * The progress of a run from `firstStep` steps done to `steps`. `tokensPerStep` is counted in `unit`.
  * `floor` is the least loss that any model can reach, in bits per byte, where it is known; `now` is a clock in seconds that never goes back.
  */
 export function createProgress(
   terminal: Terminal,
-  options: { firstStep: number; steps: number; memberTokensPerStep: number; floor?: number | null; now: () => number },
+  options: { firstStep: number; steps: number; tokensPerStep: number; unit: Unit; floor?: number | null; now: () => number },
 ): Progress {
-  const { firstStep, steps, memberTokensPerStep, floor = null, now } = options;
+  const { firstStep, steps, tokensPerStep, unit, floor = null, now } = options;
   const plainInterval = (steps - firstStep) / plainLines;
   const recent: number[] = [];
   // The latest steps, round and round: when each ended, and the seconds it took. No objects, which would be collected
@@ -80,7 +83,7 @@ export function createProgress(
 
   const state = (): ProgressState => {
     const underWay = now() - stepStarted;
-    const { memberTokensPerSecond, secondsPerStep } = speed(underWay);
+    const { tokensPerSecond, secondsPerStep } = speed(underWay);
     const long = Math.max(underWay, secondsPerStep ?? 0) >= longStepSeconds;
     return {
       step,
@@ -89,7 +92,8 @@ export function createProgress(
       trainBitsPerByte,
       heldOutBitsPerByte,
       recent,
-      memberTokensPerSecond,
+      tokensPerSecond,
+      unit,
       etaSeconds: secondsPerStep === null ? null : (steps - step - fraction) * secondsPerStep,
     };
   };
@@ -100,7 +104,7 @@ export function createProgress(
     if (count === 0) {
       const known = fraction > 0 && underWay > 0;
       const secondsPerStep = known ? underWay / fraction : null;
-      return { secondsPerStep, memberTokensPerSecond: known ? (memberTokensPerStep * fraction) / underWay : null };
+      return { secondsPerStep, tokensPerSecond: known ? (tokensPerStep * fraction) / underWay : null };
     }
     let training = 0;
     for (let i = first; i < next; i++) training += lengths[i % lengths.length]!;
@@ -108,7 +112,7 @@ export function createProgress(
     const wall = ends[(next - 1) % ends.length]! - (ends[first % ends.length]! - lengths[first % lengths.length]!);
     return {
       secondsPerStep: Math.max(wall, training) / count,
-      memberTokensPerSecond: training > 0 ? (memberTokensPerStep * count) / training : null,
+      tokensPerSecond: training > 0 ? (tokensPerStep * count) / training : null,
     };
   };
 
@@ -216,17 +220,17 @@ const giveWay = ["rate", "loss", "held", "loss", "rate", "step", "graph", "held"
 
 // Each part in its forms, the longest first; "" is a part left out. The order here is the order on the screen.
 function lineParts(state: ProgressState): Record<"step" | "loss" | "held" | "rate" | "eta", string[]> {
-  const { step, steps, fraction, trainBitsPerByte, heldOutBitsPerByte, memberTokensPerSecond, etaSeconds } = state;
+  const { step, steps, fraction, trainBitsPerByte, heldOutBitsPerByte, tokensPerSecond, unit, etaSeconds } = state;
   const percent = isFigure(fraction) ? ` ${String(Math.floor(fraction * 100)).padStart(2)}%` : "";
   const count = `${String(step).padStart(String(steps).length)}/${steps}${percent}`;
   const train = formatLoss(trainBitsPerByte);
   const held = formatLoss(heldOutBitsPerByte);
-  const rate = formatCount(memberTokensPerSecond);
+  const rate = formatCount(tokensPerSecond);
   return {
     step: [`step ${count}`, count],
     loss: train === "" ? [""] : [`train ${train} bits/byte`, `${train} bits/byte`, train],
     held: held === "" ? [""] : [`held-out ${held}`, `held ${held}`, ""],
-    rate: rate === "" ? [""] : [`${rate} member-tokens/s`, `${rate}/s`, ""],
+    rate: rate === "" ? [""] : [`${rate} ${unit}/s`, `${rate}/s`, ""],
     eta: isFigure(etaSeconds) && step < steps ? [`ETA ${formatClock(etaSeconds)}`, ""] : [""],
   };
 }

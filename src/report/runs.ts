@@ -5,6 +5,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { EggError } from "../errors.ts";
+import type { Unit } from "../learners/learner.ts";
 import { checkpointFolder, checkpointName } from "../run/checkpoint.ts";
 import { errorCode } from "../run/files.ts";
 import { parseMetrics, readMetrics, type MetricsLine } from "../run/metrics.ts";
@@ -38,7 +39,9 @@ export interface RunRecord {
   /** Held-out losses in bits per byte; null where none is known. For the best of very long metrics see readRun. */
   readonly lastHeldOut: number | null;
   readonly bestHeldOut: number | null;
-  readonly memberTokensPerSecond: number | null;
+  /** Member-tokens of EGGROLL, tokens of backprop: `unit` says which. */
+  readonly tokensPerSecond: number | null;
+  readonly unit: Unit;
   /** When the run last wrote something, in milliseconds since 1970; 0 where nothing can be seen. */
   readonly changed: number;
   /** All lines, read anew at each call. @throws EggError("corrupt") where one before the last cannot be read */
@@ -116,7 +119,8 @@ export function readRun(folder: string, tryLock: (fd: number) => boolean): RunRe
     seconds: summary?.seconds ?? figure(last?.seconds) ?? 0,
     lastHeldOut: figure(summary?.val_bits_per_byte) ?? tail?.lastHeldOut ?? null,
     bestHeldOut: known.length === 0 ? null : Math.min(...known),
-    memberTokensPerSecond: figure(summary?.member_tokens_per_second) ?? meanRate(tail?.lines ?? []),
+    unit: config.get("trainer.type") === "backprop" ? "tokens" : "member-tokens",
+    tokensPerSecond: figure(summary?.member_tokens_per_second ?? summary?.tokens_per_second) ?? meanRate(tail?.lines ?? []),
     changed: tail?.changed ?? changedAt(folder),
     metrics: () => readMetrics(path.join(folder, "metrics.jsonl")),
     samples: () => readSamples(path.join(folder, "samples.txt")),
@@ -262,7 +266,7 @@ function heldOutLosses(bytes: Buffer): { lastHeldOut: number | null; best: numbe
 
 /** Over the steps of the last lines: tokens by time, not the mean of rates. */
 function meanRate(lines: readonly MetricsLine[]): number | null {
-  const rates = lines.map((line) => line.member_tokens_per_second).filter((rate) => isFigure(rate) && rate > 0);
+  const rates = lines.map((line) => line.member_tokens_per_second ?? line.tokens_per_second ?? 0).filter((rate) => isFigure(rate) && rate > 0);
   return rates.length === 0 ? null : Math.round(rates.length / rates.reduce((sum, rate) => sum + 1 / rate, 0));
 }
 

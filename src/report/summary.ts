@@ -32,11 +32,9 @@ export function summaryTable(summary: Summary, context: SummaryContext): string 
   if (heldOut !== "") rows.push(["held-out loss", `${heldOut} bits/byte${aboveFloor(summary.val_bits_per_byte, context.entropyBitsPerByte)}`]);
   const floor = formatLoss(context.entropyBitsPerByte);
   if (floor !== "") rows.push(["entropy floor", `${floor} bits/byte, the least that any model can reach`]);
-  const tokens = `${count(summary.member_tokens)} member-tokens, ${count(summary.data_tokens)} tokens of data`;
   rows.push(
     ["model", plural(summary.parameters, "parameter")],
-    ["training", `population ${groups(summary.population)}, ${tokens}`],
-    ["rate", `${count(summary.member_tokens_per_second)} member-tokens/s`],
+    ...work(summary),
     ["backend", `${summary.backend}, ${plural(summary.threads, "thread")}`],
     ["peak memory", formatBytes(summary.peak_rss_bytes)],
     ["weights", `sha256 ${summary.weights_sha256.slice(0, 16)}…`],
@@ -46,6 +44,14 @@ export function summaryTable(summary: Summary, context: SummaryContext): string 
   const table = rows.map(([label, value]) => `  ${colors.dim(label.padEnd(labels))}  ${value}`);
   const next = nextCommands(summary, context).map((command) => `  ${colors.cyan(command)}`);
   return [...table, "", colors.bold("Next:"), ...next, ""].join("\n");
+}
+
+/** What was read, and how fast. */
+function work(summary: Summary): [string, string][] {
+  const { population, member_tokens, member_tokens_per_second, tokens_per_second, data_tokens } = summary;
+  const data = `${count(data_tokens)} tokens of data`;
+  if (tokens_per_second !== undefined) return [["training", data], ["rate", `${count(tokens_per_second)} tokens/s`]];
+  return [["training", `population ${groups(population ?? 0)}, ${count(member_tokens ?? 0)} member-tokens, ${data}`], ["rate", `${count(member_tokens_per_second ?? 0)} member-tokens/s`]];
 }
 
 /** The object as exactly one line, newline at its end included. What is no number becomes null. */

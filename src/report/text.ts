@@ -95,8 +95,8 @@ function escapeByte(byte: number): string {
   return `\\x${byte.toString(16).padStart(2, "0")}`;
 }
 
-// Bytes of the character that this byte begins; 0 where no character of several bytes can begin with it.
-function sequenceLength(first: number): number {
+/** Bytes of the character that this byte begins; 0 where no character of several bytes can begin with it. */
+export function sequenceLength(first: number): number {
   if (first >= 0xc2 && first <= 0xdf) return 2;
   if (first >= 0xe0 && first <= 0xef) return 3;
   if (first >= 0xf0 && first <= 0xf4) return 4;

@@ -66,6 +66,7 @@ export interface RunOutcome {
 export async function runLoop(plan: RunPlan): Promise<RunOutcome> {
   // What is refused for a new run, for want of memory or threads, is refused before there is a folder.
   const early = fs.existsSync(plan.folder) ? null : plan.createLearner();
+  early?.initialize(); // what it is to start from may be missing, or of another shape
   openRun(plan.folder);
   const lock = lockRun(plan.folder, plan.tryLock);
   try {
@@ -76,7 +77,7 @@ export async function runLoop(plan: RunPlan): Promise<RunOutcome> {
     const learner = early ?? plan.createLearner();
     writeRunConfig(plan.folder, plan.config, plan.program);
     const run = new Run(plan, learner);
-    if (run.resume() !== null) Bun.gc(true); // the loaded file is in native memory now: its bytes make room before the first step
+    if (run.resume(early !== null) !== null) Bun.gc(true); // the loaded file is in native memory now: its bytes make room before the first step
     // Up to here there is nothing to save, and a signal ends the process at once.
     const stop = catchSignals((signal) => {
       plan.listener.stopping(signal);
@@ -127,14 +128,18 @@ class Run {
     this.#watchdog = new Watchdog(plan.config);
   }
 
-  /** Takes up the last good checkpoint, or the start where there is none; cuts metrics and samples back to it. Returns its step, or null. */
-  resume(): number | null {
+  /**
+   * Takes up the last good checkpoint, or the start where there is none; cuts metrics and samples back to it. Returns its step, or null.
+   * @param initialized the learner stands at the start already
+   */
+  resume(initialized: boolean): number | null {
     const { config, folder, listener } = this.#plan;
     const found = loadLatest(folder);
     for (const { reason } of found?.passedOver ?? []) listener.warned(`passed over a damaged checkpoint: ${reason}`);
     const checkpoint = found?.checkpoint ?? null;
-    if (checkpoint === null) this.#learner.initialize();
-    else {
+    if (checkpoint === null) {
+      if (!initialized) this.#learner.initialize();
+    } else {
       finishSave(folder, checkpoint, config.run.keep);
       this.#learner.load(checkpoint.tensors);
       this.#step = this.#savedAt = checkpoint.step;
@@ -233,11 +238,13 @@ class Run {
       step: this.#step,
       seconds: this.#seconds,
       train_bits_per_byte: report.trainBitsPerByte,
-      member_tokens_per_second: learner.memberTokensPerStep / seconds,
+      [learner.unit === "tokens" ? "tokens_per_second" : "member_tokens_per_second"]: learner.tokensPerStep / seconds,
       data_tokens: this.#step * learner.dataTokensPerStep,
       fitness_plus: report.fitnessPlus,
       fitness_minus: report.fitnessMinus,
       updated_fraction: report.updatedFraction,
+      gradient_norm: report.gradientNorm,
+      learning_rate: report.learningRate,
       threshold: report.threshold,
       rate: report.rate,
       loss_integer: report.lossInteger,
@@ -300,7 +307,7 @@ class Run {
       step: this.#step,
       tensors: this.#learner.save(),
       config: canonicalJson(config),
-      tokenizer: config.data.tokenizer,
+      tokenizer: this.#learner.tokenizer,
       dataCursor: JSON.stringify({ step: this.#step }),
       program: program.version,
       valBitsPerByte: this.#valNow,
@@ -310,7 +317,8 @@ class Run {
 
   #summarize(): Summary {
     const learner = this.#learner;
-    const memberTokens = this.#step * learner.memberTokensPerStep;
+    const tokens = this.#step * learner.tokensPerStep;
+    const perSecond = this.#seconds === 0 ? 0 : Math.round(tokens / this.#seconds);
     const reason = this.#cutShort ? null : this.#rule.reason(this.#step, this.#seconds);
     return {
       run: path.basename(this.#plan.folder),
@@ -321,9 +329,7 @@ class Run {
       val_bits_per_byte: round(this.#valLast, 6),
       weights_sha256: weightsSha256(learner.save()),
       parameters: learner.parameters,
-      population: learner.population,
-      member_tokens: memberTokens,
-      member_tokens_per_second: this.#seconds === 0 ? 0 : Math.round(memberTokens / this.#seconds),
+      ...(learner.unit === "tokens" ? { tokens_per_second: perSecond } : { population: learner.population!, member_tokens: tokens, member_tokens_per_second: perSecond }),
       data_tokens: this.#step * learner.dataTokensPerStep,
       peak_rss_bytes: peakMemory(),
       backend: learner.backend,

@@ -51,18 +51,19 @@ export function withLoading(plan: MemoryPlan, checkpoint: number): MemoryPlan {
 /**
  * The plan of this process: what it has now, what it will grow by, and what the learner is going to take. To be called with the text
  * in memory, and before the learner's memory is taken.
+ * @param held bytes of the plan that are taken already
  * @throws EggError("resources") with the bytes needed and the bytes there are, by part, where it does not fit
  */
-export function admitPlan(plan: MemoryPlan, growth: Growth = { steps: 1, warm: false }): PeakPlan {
+export function admitPlan(plan: MemoryPlan, growth: Growth = { steps: 1, warm: false }, held = 0): PeakPlan {
   Bun.gc(true); // what opening the text left behind makes room
-  const resident = residentMemory();
+  const resident = residentMemory() - held;
   const parts = { ...plan, program: Math.round(resident + growthOf(resident, growth)) };
   const peak = Object.values(parts).reduce((sum, bytes) => sum + bytes, 0);
   const available = availableMemory() + resident;
   if (peak <= available) return { parts, peak, available };
   const list = Object.entries(parts).map(([part, bytes]) => `${part} ${bytes.toLocaleString("en")}`).join(", ");
   throw new EggError("resources", `[run] out of memory: this run needs ${peak.toLocaleString("en")} bytes (${list}), ${available.toLocaleString("en")} are available.`, {
-    hint: "Lower model.hidden and model.layers (model.table_bits and model.order in rule egg), trainer.population or trainer.sequence.",
+    hint: "Lower the model's size (model.hidden or model.width, model.layers; model.table_bits and model.order in rule egg), or what a step reads (trainer.population, trainer.sequence, trainer.batch).",
   });
 }
 

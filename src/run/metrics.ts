@@ -12,11 +12,17 @@ export interface MetricsLine {
   step: number;
   seconds: number;
   train_bits_per_byte: number;
-  member_tokens_per_second: number;
+  /** Of EGGROLL; backprop has tokens_per_second. */
+  member_tokens_per_second?: number | undefined;
+  tokens_per_second?: number | undefined;
   data_tokens: number;
-  fitness_plus: number;
-  fitness_minus: number;
-  updated_fraction: number;
+  /** Of EGGROLL. */
+  fitness_plus?: number | undefined;
+  fitness_minus?: number | undefined;
+  updated_fraction?: number | undefined;
+  /** Of backprop. */
+  gradient_norm?: number | undefined;
+  learning_rate?: number | undefined;
   /** Where they change from step to step: the step's threshold (alpha above 1 in rule nano-egg), its rate as a share of the first (rule egg). */
   threshold?: number | undefined;
   rate?: number | undefined;
@@ -32,17 +38,18 @@ export interface MetricsLine {
 
 // Decimals that are written. What is not listed is whole or text.
 const decimals = {
-  seconds: 2, train_bits_per_byte: 6, member_tokens_per_second: 0, updated_fraction: 5, rate: 4, val_bits_per_byte: 6,
+  seconds: 2, train_bits_per_byte: 6, member_tokens_per_second: 0, tokens_per_second: 0, gradient_norm: 5, learning_rate: 10, updated_fraction: 5, rate: 4, val_bits_per_byte: 6,
   saturated_fraction: 4, loss_integer: 6,
 } satisfies Partial<Record<keyof MetricsLine, number>>;
 
 const keys: readonly (keyof MetricsLine)[] = [
-  "step", "seconds", "train_bits_per_byte", "member_tokens_per_second", "data_tokens", "fitness_plus", "fitness_minus", "updated_fraction",
+  "step", "seconds", "train_bits_per_byte", "member_tokens_per_second", "tokens_per_second", "data_tokens", "fitness_plus", "fitness_minus", "updated_fraction",
+  "gradient_norm", "learning_rate",
   "threshold", "rate", "val_bits_per_byte", "saturated_fraction", "loss_integer", "weights_sha256",
 ];
 
 /** What a line may lack, and what in it is text; all else is a number. */
-const optional: ReadonlySet<keyof MetricsLine> = new Set(["threshold", "rate", "val_bits_per_byte", "saturated_fraction", "loss_integer", "weights_sha256"]);
+const optional: ReadonlySet<keyof MetricsLine> = new Set(["member_tokens_per_second", "tokens_per_second", "fitness_plus", "fitness_minus", "updated_fraction", "gradient_norm", "learning_rate", "threshold", "rate", "val_bits_per_byte", "saturated_fraction", "loss_integer", "weights_sha256"]);
 const texts: ReadonlySet<keyof MetricsLine> = new Set(["weights_sha256"]);
 /** In bytes with the newline: far more than egg writes (300), so that a reader keeps a long line out of memory. */
 const longestLine = 4096;

@@ -54,7 +54,7 @@ export class Watchdog {
       warnings.push({ trouble, message: `step ${step}: ${seen}; ${this.#advice(trouble)}` });
     };
 
-    this.#all = moved > nearlyAll ? this.#all + 1 : 0;
+    this.#all = moved !== undefined && moved > nearlyAll ? this.#all + 1 : 0;
     if (this.#all >= steps) warn("all move", `more than ${100 * nearlyAll} % of the weights moved in each of the last ${steps} steps, whatever they had learned, so they never settle`);
     this.#none = moved === 0 && (rate === undefined || rate >= leastRate) ? this.#none + 1 : 0;
     if (this.#none >= steps) warn("none move", `no weight moved in the last ${steps} steps, so nothing is learned`);
@@ -96,8 +96,9 @@ export class Watchdog {
 
   /** How fewer weights come to move, and how more do. */
   #knobs(): { less: string; more: string } {
-    const { rule, threshold, alpha, alpha_decay_timestep, learning_rate } = this.#trainer;
-    switch (rule) {
+    const { type, rule, threshold, alpha, alpha_decay_timestep, learning_rate } = this.#trainer;
+    switch (type === "backprop" ? type : rule!) {
+      case "backprop":
       case "egg":
         return { less: `lower trainer.learning_rate (now ${learning_rate})`, more: `raise trainer.learning_rate (now ${learning_rate})` };
       case "egg.c":

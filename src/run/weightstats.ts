@@ -61,8 +61,9 @@ function spread(pieces: readonly Bytes[]): readonly Bytes[] {
   });
 }
 
-/** Of the weights that are not 0, the share at +-127: those that training never came to are 0 and say nothing. 0 where all are 0. */
-export function saturatedFraction(tensors: ReadonlyMap<string, SavedTensor>): number {
+/** Of the weights that are not 0, the share at +-127: those that training never came to are 0 and say nothing. 0 where all are 0, undefined where none is an int8. */
+export function saturatedFraction(tensors: ReadonlyMap<string, SavedTensor>): number | undefined {
+  if (weightsOf(tensors).length === 0) return undefined;
   const counts = countBytes(spread(weightsOf(tensors).flatMap(([, tensor]) => piecesOf(tensor))));
   const others = counts.reduce((sum, count) => sum + count, 0) - counts[0]!;
   return others === 0 ? 0 : (counts[limit]! + counts[256 - limit]!) / others;
