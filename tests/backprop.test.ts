@@ -32,7 +32,7 @@ describe("a run", () => {
       expect(line).not.toHaveProperty("member_tokens_per_second");
       expect(line).not.toHaveProperty("updated_fraction");
     }
-    expect(lines[0].learning_rate).toBeCloseTo(0.0005, 9); // half of it: a warm-up of two steps
+    expect(lines[0].learning_rate).toBeCloseTo(0.002, 9); // half of it: a warm-up of two steps
     expect(lines.at(-1).train_bits_per_byte).toBeLessThan(lines[0].train_bits_per_byte);
     expect(lines.at(-1).data_tokens).toBe(12 * 4 * 16);
     expect(summary).toMatchObject({ status: "finished", steps: 12, weights_sha256: lines.at(-1).weights_sha256 });

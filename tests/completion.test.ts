@@ -58,7 +58,7 @@ describe("the words", () => {
 
   test("of bash come parted at = and :, and go back as the last part", () => {
     expect(offered(["--set", "trainer.type", "=", "egg"], "bash")).toEqual(["eggroll-int8"]);
-    expect(offered(["--set", "trainer.type", "="], "bash")).toEqual(["eggroll-int8"]);
+    expect(offered(["--set", "trainer.type", "="], "bash")).toEqual(["eggroll-int8", "backprop"]);
     expect(offered(["--set", "=", "run.stop_metric", "=", "v"], "bash")).toEqual(["val_bits_per_byte"]);
   });
 

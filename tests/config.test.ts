@@ -210,7 +210,7 @@ describe("layers", () => {
     expect(loadConfig({ sets: ["preset=egg.c"] }).config).toEqual(presetConfig("egg.c"));
     expect(problems(() => loadConfig({ sets: ["preset=egc.c"] }))).toEqual(['--set preset=egc.c: found "egc.c", allowed "egg", "egg.c", "nano-egg", "gpt-nano", "gpt2", "llama-tiny", "llama-small", "llama-medium" or "llama-shakespeare"; did you mean "egg.c"?']);
     expect(fileProblems('{"preset": "constructor"}')).toEqual(['egg.json:1:12 preset: found "constructor", allowed "egg", "egg.c", "nano-egg", "gpt-nano", "gpt2", "llama-tiny", "llama-small", "llama-medium" or "llama-shakespeare"']);
-    expect(fileProblems('{"preset": 5}')).toEqual(['egg.json:1:12 preset: found 5, allowed "egg", "egg.c" or "nano-egg"']);
+    expect(fileProblems('{"preset": 5}')).toEqual(['egg.json:1:12 preset: found 5, allowed "egg", "egg.c", "nano-egg", "gpt-nano", "gpt2", "llama-tiny", "llama-small", "llama-medium" or "llama-shakespeare"']);
   });
 
   test("--set reads values by the knob's kind", () => {
@@ -268,7 +268,7 @@ describe("layers", () => {
       "EGG_SET device.threads=2000: found 2000, allowed a whole number from 0 to 1024",
       '--set device.backend=cpuu: found "cpuu", allowed "auto" or "cpu"; did you mean "cpu"?',
       '--out (run.out): found "", allowed a path of 1 to 4096 characters without NUL',
-      'egg.json:3:38 data.tokenizer: found "byte", allowed with trainer.type eggroll-int8 "bytes"',
+      'egg.json:3:38 data.tokenizer: found "byte", allowed with trainer.type eggroll-int8 "bytes"; did you mean "bytes"?',
     ]);
   });
 

@@ -196,6 +196,9 @@ const checkpoint: Target = {
 // ---- metrics, latest.json, summary.json
 
 const metricsKeys = ["step", "seconds", "train_bits_per_byte", "member_tokens_per_second", "data_tokens", "fitness_plus", "fitness_minus", "updated_fraction"];
+/** What a line of backprop lacks of these, and what it has. */
+const ofEvolution = ["member_tokens_per_second", "fitness_plus", "fitness_minus", "updated_fraction"];
+const ofBackprop = ["tokens_per_second", "gradient_norm", "learning_rate"];
 
 function goodLine(text: string | null, after: number): boolean {
   const value = text === null || text.length > 4095 ? null : (parsed(text)?.value as Record<string, unknown> | null | undefined);
@@ -204,12 +207,13 @@ function goodLine(text: string | null, after: number): boolean {
   const number = (key: string): boolean => own(key) === null || typeof own(key) === "number";
   const optional = (key: string): boolean => own(key) === undefined || number(key);
   const hash = own("weights_sha256");
-  return metricsKeys.every(number) && optional("val_bits_per_byte") && optional("loss_integer") && Number.isSafeInteger(own("step")) && (own("step") as number) > after &&
+  const required = own("tokens_per_second") === undefined ? metricsKeys : metricsKeys.filter((key) => !ofEvolution.includes(key));
+  return required.every(number) && [...ofEvolution, ...ofBackprop].every(optional) && optional("val_bits_per_byte") && optional("loss_integer") && Number.isSafeInteger(own("step")) && (own("step") as number) > after &&
     (hash === undefined || (typeof hash === "string" && /^[0-9a-f]{64}$/.test(hash)));
 }
 
 const metrics: Target = {
-  words: [...metricsKeys.map((key) => `"${key}":`), "\n", "{", "}", ",", "null", "1e999", "-1", '"x"', "[", "\0", '"weights_sha256":"', "__proto__"],
+  words: [...[...metricsKeys, ...ofBackprop].map((key) => `"${key}":`), "\n", "{", "}", ",", "null", "1e999", "-1", '"x"', "[", "\0", '"weights_sha256":"', "__proto__"],
   make(random) {
     let step = random.below(3);
     const lines = Array.from({ length: random.below(6) }, () => {
@@ -277,17 +281,20 @@ const aSummary = {
   population: 64, member_tokens: 1e6, member_tokens_per_second: 1e5, data_tokens: 1e4, peak_rss_bytes: 1e7, backend: "cpu avx2", threads: 2,
 };
 
+const { population: _, member_tokens: __, member_tokens_per_second: ___, ...common } = aSummary;
+const aBackpropSummary = { ...common, tokens_per_second: 1e4 };
+
 const summary: Target = {
   words: [...Object.keys(aSummary).map((key) => `"${key}":`), "null", "1e999", "-1", '"x"', "{", "}", ",", "\\u001b[2J", "\\u2028", "[]", "true"],
   make(random) {
-    const changed = { ...aSummary, [random.of(Object.keys(aSummary))]: random.of<unknown>([null, 0, -1, 1e300, "", "x", "\u001b[31m", "\u2028", [], {}, true]) };
+    const changed = { ...(random.oneIn(4) ? aBackpropSummary : aSummary), [random.of(Object.keys(aSummary))]: random.of<unknown>([null, 0, -1, 1e300, "", "x", "\u001b[31m", "\u2028", [], {}, true]) };
     return encode(JSON.stringify(random.oneIn(5) ? aSummary : changed));
   },
   check(bytes) {
     const found = parseSummary(bytes);
     if (found === null) return `none ${Math.min(bytes.length >> 4, 40)}`;
     const reference = JSON.parse(decoded(bytes)!) as Record<string, unknown>;
-    must(JSON.stringify(found) === JSON.stringify(reference) && Object.keys(aSummary).every((key) => Object.hasOwn(reference, key)), "what is accepted is what JSON.parse reads");
+    must(JSON.stringify(found) === JSON.stringify(reference) && Object.keys(Object.hasOwn(reference, "tokens_per_second") ? aBackpropSummary : aSummary).every((key) => Object.hasOwn(reference, key)), "what is accepted is what JSON.parse reads");
     const table = summaryTable(found, { folder: "runs/x", firstTrainBitsPerByte: null, firstHeldOutBitsPerByte: null, entropyBitsPerByte: null, resumeCommand: "egg", colors: makeColors(false) });
     must(!/[\x00-\x09\x0b-\x1f\x7f-\x9f]/.test(table), "no control sequence reaches the terminal");
     must(summaryJson(found).indexOf("\n") === summaryJson(found).length - 1, "one line of JSON");

@@ -1,14 +1,17 @@
 // `egg generate` and `egg eval` from the outside, and the model's arithmetic against a plain forward pass written from
-// egg.c's description: logits one by one, and bits per byte by an exact softmax in doubles.
-// Not the rule of choice: sampling.test.ts. Read next: kernels/int8/forward.zig, src/models/evaluate.ts.
+// egg.c's description: logits one by one, and bits per byte by an exact softmax in doubles. Where a text ends, and in which pieces it comes.
+// Not the rule of choice: sampling.test.ts. Not conversations: chat.test.ts. Read next: kernels/int8/forward.zig, src/models/evaluate.ts.
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { byteNames } from "../src/data/bpe.ts";
 import { openCorpus, splitCorpus } from "../src/data/corpus.ts";
 import { writeWeights } from "../src/models/egg.ts";
 import { generate } from "../src/models/generate.ts";
+import { seededRandom } from "../src/models/sampling.ts";
 import { NativeEvaluator, NativeModel } from "../src/native/int8.ts";
 import { openContext } from "../src/native/machine.ts";
+import { createContinuation, stopStrings } from "../src/report/continuation.ts";
 import { plainSample } from "../src/report/text.ts";
 import { egg, environment, freshFolder, onlyRun, readSafetensors, run, sets, tiny, type Tensor } from "./program.ts";
 
@@ -158,6 +161,126 @@ describe("generate", () => {
   });
 });
 
+describe("stop strings", () => {
+  const long = write(["--prompt", "Hen", "--tokens", 400, "--seed", 3]).subarray(3);
+  /** A part of the text that stands nowhere before. */
+  const partAt = (at: number, length: number): string => {
+    const part = long.subarray(at, at + length).toString("latin1");
+    if (/[^\x20-\x7e]/.test(part) || long.toString("latin1").indexOf(part) !== at) return partAt(at + 1, length);
+    return part;
+  };
+
+  test("end the text before them, though tokens are shorter than they are", () => {
+    for (const length of [1, 2, 3, 7]) {
+      const stop = partAt(60, length);
+      const at = long.toString("latin1").indexOf(stop);
+      expect(write(["--prompt", "Hen", "--tokens", 400, "--seed", 3, `--stop=${stop}`])).toEqual(Buffer.concat([Buffer.from("Hen"), long.subarray(0, at)]));
+    }
+  });
+
+  test("may be several: the first to come counts; one that does not come changes nothing", () => {
+    const [early, late] = [partAt(50, 3), partAt(120, 3)];
+    const at = long.toString("latin1").indexOf(early);
+    for (const stops of [[early, late], [late, early], [late, early, "not in there at all"]]) {
+      expect(write(["--prompt", "Hen", "--tokens", 400, "--seed", 3, ...stops.map((stop) => `--stop=${stop}`)])).toEqual(Buffer.concat([Buffer.from("Hen"), long.subarray(0, at)]));
+    }
+    expect(write(["--prompt", "Hen", "--tokens", 400, "--seed", 3, "--stop", "not in there at all"]).subarray(3)).toEqual(long);
+  });
+
+  test("are looked for in what the model writes, not in the prompt", () => {
+    expect(write(["--prompt", "Hen. Hen.", "--tokens", 5, "--stop", "Hen"]).toString("latin1")).toStartWith("Hen. Hen.");
+  });
+
+  test.each([[["--stop", ""]], [["--stop=a", "--stop="]]])("%j is refused", (args) => {
+    expect(run(["generate", folder, ...args], { cwd })).toMatchObject({ code: 2, out: "", err: expect.stringContaining("--stop: found an empty text, allowed is one of at least 1 character") });
+  });
+});
+
+describe("--json", () => {
+  const json = (args: string[]) => {
+    const { code, out, err } = run(["generate", folder, "--json", ...args], { cwd });
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out).toMatch(/^\{[^\n]*\}\n$/);
+    return JSON.parse(out);
+  };
+
+  test("is one line: what was written without the prompt, how fast, and why it ended", () => {
+    const text = write(["--prompt", "Hen", "--tokens", 200, "--seed", 3]).subarray(3);
+    const all = json(["--prompt", "Hen", "--tokens", "200", "--seed", "3"]);
+    expect(all).toEqual({ text: new TextDecoder().decode(text), tokens: 200, seconds: expect.any(Number), tokens_per_second: expect.any(Number), stopped_by: "tokens" });
+    expect(all.tokens_per_second * all.seconds).toBeGreaterThan(198); // of the seconds, some are for the prompt
+    const [stop] = [...all.text.matchAll(/[ -~]{2}/g)].find(({ index }) => index > 30);
+    const stopped = json(["--prompt", "Hen", "--tokens", "200", "--seed", "3", `--stop=${stop}`]);
+    expect(stopped).toMatchObject({ text: all.text.slice(0, all.text.indexOf(stop)), stopped_by: "stop" });
+    expect(stopped.tokens).toBeWithin(32, 200);
+    expect(json(["--tokens", "0"])).toEqual({ text: "", tokens: 0, seconds: 0, tokens_per_second: null, stopped_by: "tokens" });
+    expect(json(["--tokens", "1"])).toMatchObject({ tokens: 1, tokens_per_second: null });
+  });
+});
+
+describe("the pieces of a continuation", () => {
+  /** The text before the first stop string to be whole, of several the longest. */
+  function cut(text: Uint8Array, stops: readonly Uint8Array[]): Uint8Array {
+    for (let end = 1; end <= text.length; end++) {
+      const lengths = stops.filter((stop) => stop.length <= end && Buffer.compare(text.subarray(end - stop.length, end), stop) === 0).map(({ length }) => length);
+      if (lengths.length > 0) return text.subarray(0, end - Math.max(...lengths));
+    }
+    return text;
+  }
+
+  test("are whole characters, nothing of a stop string, together the text before it, however tokens cut it", () => {
+    const random = seededRandom(20261120);
+    const upTo = (n: number) => Math.floor(random() * n);
+    const letters = ["a", "b", "\n", "é", "中", "🥚"];
+    const draw = (length: number) => Array.from({ length }, () => letters[upTo(letters.length)]).join("");
+    let stoppedTexts = 0;
+    for (let round = 0; round < 1500; round++) {
+      const text = new TextEncoder().encode(draw(upTo(30)));
+      const stops = stopStrings(Array.from({ length: upTo(4) }, () => draw(1 + upTo(3))));
+      const expected = cut(text, stops);
+      const pieces = createContinuation(stops);
+      let out = Buffer.alloc(0);
+      for (let at = 0; at < text.length && !pieces.stopped; ) {
+        const length = 1 + upTo(6);
+        out = Buffer.concat([out, pieces.push(text.subarray(at, at + length))]);
+        at += length;
+        expect(out).toEqual(Buffer.from(expected.subarray(0, out.length)));
+        expect(() => new TextDecoder("utf-8", { fatal: true }).decode(out)).not.toThrow();
+        // What is held back may still become a stop string, or is part of one character.
+        const held = text.subarray(out.length, Math.min(at, text.length));
+        const mayStop = stops.some((stop) => Buffer.compare(held, stop.subarray(0, held.length)) === 0);
+        if (!pieces.stopped && held.length > 3) expect(mayStop || stops.some((stop) => Buffer.compare(held.subarray(0, -3), stop.subarray(0, held.length - 3)) === 0)).toBe(true);
+      }
+      if (pieces.stopped) stoppedTexts++;
+      else expect(expected.length).toBe(text.length);
+      expect(Buffer.concat([out, pieces.end()])).toEqual(Buffer.from(expected));
+    }
+    expect(stoppedTexts).toBeWithin(300, 1400);
+  });
+
+  test("lose no byte of a text that is no UTF-8, and hold back no more than three", () => {
+    const random = seededRandom(7);
+    for (let round = 0; round < 300; round++) {
+      const text = Uint8Array.from({ length: 40 }, () => [0x61, 0xc3, 0xa9, 0xe4, 0xb8, 0xf0, 0x9f, 0xff, 0x80][Math.floor(random() * 9)]!);
+      const pieces = createContinuation([]);
+      let out = Buffer.alloc(0);
+      for (const [i, byte] of text.entries()) {
+        out = Buffer.concat([out, pieces.push(Uint8Array.of(byte))]);
+        expect(i + 1 - out.length).toBeLessThanOrEqual(3);
+      }
+      expect(Buffer.concat([out, pieces.end()])).toEqual(Buffer.from(text));
+    }
+  });
+
+  test("a line end in front of everything can be left to stand", () => {
+    const pieces = createContinuation(stopStrings(["\n"]), true);
+    expect(Buffer.from(pieces.push(Buffer.from("\n\r\n"))).toString()).toBe("\n\r\n");
+    expect(pieces.stopped).toBe(false);
+    expect(Buffer.from(pieces.push(Buffer.from("hen\nfox"))).toString()).toBe("hen");
+    expect(pieces.stopped).toBe(true);
+  });
+});
+
 describe("the forward pass", () => {
   const { tensors } = readSafetensors(file);
   const weights = new Map([...tensors].filter(([name]) => !name.startsWith("state.")));
@@ -187,6 +310,32 @@ describe("the forward pass", () => {
     const options = { temperature: 0, top_k: 0, top_p: 1, min_p: 0 };
     expect([...generate(native, new Uint8Array(), 40, options, 1)]).toEqual(expected);
     expect([...write(["--tokens", 40, "--temperature", 0])]).toEqual(expected);
+  });
+
+  test("the repetition penalty looks back on prompt and text, through the program too", () => {
+    const prompt = new TextEncoder().encode("Hen 5");
+    const greedy = (penalty: number, window: number): number[] => {
+      const plain = new Plain(weights, 2, 32);
+      const seen = [...prompt];
+      let logits = [...prompt].map((token) => plain.token(token)).at(-1)!;
+      for (let i = 0; i < 60; i++) {
+        const recent = new Set(window === 0 ? seen : seen.slice(-window));
+        const scores = logits.map((logit, token) => (!recent.has(token) ? logit : logit > 0 ? logit / penalty : logit * penalty));
+        const best = scores.indexOf(Math.max(...scores));
+        seen.push(best);
+        logits = plain.token(best);
+      }
+      return seen;
+    };
+    const plainText = write(["--prompt", "Hen 5", "--tokens", 60, "--temperature", 0]);
+    for (const [penalty, window] of [[1.5, 64], [1.2, 4], [3, 0]] as const) {
+      const text = write(["--prompt", "Hen 5", "--tokens", 60, "--temperature", 0, "--repetition-penalty", penalty, "--repetition-window", window]);
+      expect([...text]).toEqual(greedy(penalty, window));
+      expect(text).not.toEqual(plainText);
+    }
+    for (const [option, value] of [["--repetition-penalty", "0"], ["--repetition-penalty", "-2"], ["--repetition-penalty", "x"], ["--repetition-window", "1.5"]] as const) {
+      expect(run(["generate", folder, option, value], { cwd })).toMatchObject({ code: 2, out: "", err: expect.stringContaining(`${option}: found "${value}", allowed`) });
+    }
   });
 
   /** Bits per byte of a text by the plain pass, cut into streams as egg eval does: at least 64 bytes each, at most 64 of them. */
@@ -231,6 +380,37 @@ describe("the forward pass", () => {
   test("a uniform model has 8 bits per byte", () => {
     const zero = new Map([...weights].map(([name, tensor]) => [name, { ...tensor, data: new Uint8Array(tensor.data.length) }]));
     expect(bits(new Plain(zero, 2, 32).token(65), 66)).toBe(8);
+  });
+});
+
+describe("a transformer", () => {
+  const vocab = Object.fromEntries([...byteNames, "he", "hen"].map((name, id) => [name, id]));
+  writeFileSync(join(cwd, "tokenizer.json"), JSON.stringify({
+    model: { type: "BPE", vocab, merges: ["h e", "he n"] }, pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, use_regex: true }, decoder: { type: "ByteLevel" },
+    added_tokens: [{ id: 258, content: "<|endoftext|>", special: true }],
+  }));
+  writeFileSync(join(cwd, "documents.txt"), "corn and a hen!<|endoftext|>".repeat(200));
+  const small = { preset: "gpt-nano", "data.path": "documents.txt", "data.tokenizer": "tokenizer.json", "model.layers": 1, "model.width": 32, "model.heads": 2, "model.block": 16, "trainer.batch": 8, "trainer.learning_rate": 0.005, "trainer.warmup": 10, "run.steps": 250, "run.eval_every": 0, "run.sample_every": 0, "run.out": "transformers" };
+  const { code, err } = run(["--quiet", "--json", ...sets(small)], { cwd });
+  if (code !== 0) throw new Error(err);
+  const folder = onlyRun(join(cwd, "transformers"));
+  const json = (args: string[]) => JSON.parse(run(["generate", folder, "--json", ...args], { cwd }).out);
+
+  test("ends where the model ends the text, and does not write that", () => {
+    expect(json(["--prompt", "corn", "--temperature", "0"])).toMatchObject({ text: " and a hen!", tokens: 9, stopped_by: "end of text" }); // hen is one
+    expect(json(["--prompt", "corn", "--temperature", "0", "--tokens", "4"])).toMatchObject({ text: " and", tokens: 4, stopped_by: "tokens" });
+  });
+
+  test("a stop string may begin and end inside of tokens", () => {
+    expect(json(["--prompt", "corn", "--temperature", "0", "--stop", "en"])).toMatchObject({ text: " and a h", tokens: 8, stopped_by: "stop" });
+    expect(json(["--prompt", "corn", "--temperature", "0", "--stop", "a he"])).toMatchObject({ text: " and ", tokens: 8, stopped_by: "stop" });
+  });
+
+  test("writes on and on past its block, and tells how many tokens it read, not bytes", () => {
+    const { tokens, stopped_by } = json(["--prompt", "hen".repeat(50), "--temperature", "3", "--tokens", "100", "--top-k", "256"]);
+    expect([tokens === 100 ? "tokens" : "end of text", tokens > 0]).toEqual([stopped_by, true]);
+    const { err } = run(["generate", folder, "--prompt", "hen".repeat(100), "--tokens", "3", "--seed", "1"], { cwd });
+    expect(err).not.toContain("read"); // 16 tokens are too few for a rate, 300 bytes would not be
   });
 });
 

@@ -4,7 +4,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { EggError } from "../src/errors.ts";
-import { checkSampling, sampleToken, seededRandom } from "../src/models/sampling.ts";
+import { checkSampling, sampleToken, Sampler, seededRandom } from "../src/models/sampling.ts";
 import type { SamplingOptions } from "../src/models/sampling.ts";
 
 const plain: SamplingOptions = { temperature: 1, top_k: 0, top_p: 1, min_p: 0 };
@@ -154,6 +154,89 @@ describe("the kept sets", () => {
   });
 });
 
+describe("the repetition penalty", () => {
+  /** Shares after the rule of the paper, written out: x / R where x > 0, x * R else, for each token of `recent` once. */
+  function expected(logits: number[], penalty: number, recent: number[], temperature = 1): number[] {
+    const weights = logits.map((x, token) => Math.exp((recent.includes(token) ? (x > 0 ? x / penalty : x * penalty) : x) / temperature));
+    const sum = weights.reduce((a, b) => a + b);
+    return weights.map((weight) => weight / sum);
+  }
+  const values = [2, -1, 0, 0.5, -0.25];
+  const logits = Float32Array.from(values); // exact in f32
+  const drawn = (options: Partial<SamplingOptions>, recent: number[], parts = 20_000): number[] => {
+    const counts = values.map(() => 0);
+    for (let i = 0; i < parts; i += 1) counts[sampleToken(logits, Math.LOG2E, { ...plain, ...options }, () => (i + 0.5) / parts, recent)]! += 1;
+    return counts.map((count) => count / parts);
+  };
+
+  test.each([
+    [1.3, [0, 1, 2], 1],
+    [4, [0, 0, 0, 3, 4], 1], // three times is penalized once
+    [0.5, [0, 1], 1], // below 1: likelier
+    [2, [1, 3], 0.7],
+    [1.3, [], 1],
+    [2, [0, 1, 2, 3, 4], 1],
+  ])("%d over %j at temperature %d", (repetition_penalty, recent, temperature) => {
+    const shares = drawn({ repetition_penalty, temperature }, recent);
+    for (const [token, share] of expected(values, repetition_penalty, recent, temperature).entries()) expect(Math.abs(shares[token]! - share)).toBeLessThan(1.1 / 20_000);
+    if (recent.length > 0 && repetition_penalty !== 1) expect(shares).not.toEqual(drawn({ temperature }, []));
+  });
+
+  test("reaches the choice at temperature 0, of int8 logits too", () => {
+    const greedy = { ...plain, temperature: 0, repetition_penalty: 2 };
+    expect(sampleToken(Int8Array.of(100, 60, -3), sixteenth, greedy, () => 0, [0])).toBe(1);
+    expect(sampleToken(Int8Array.of(-100, -60, -40), sixteenth, greedy, () => 0, [2])).toBe(1);
+    expect(sampleToken(Int8Array.of(100, 60, -3), sixteenth, greedy, () => 0, [1, 2])).toBe(0);
+  });
+
+  test("comes before what leaves tokens out", () => {
+    expect(new Set(drawn({ repetition_penalty: 100, top_k: 1 }, [0]).flatMap((share, token) => (share > 0 ? [token] : [])))).toEqual(new Set([3]));
+    expect(new Set(drawn({ repetition_penalty: 100, min_p: 0.9 }, [0, 3]).flatMap((share, token) => (share > 0 ? [token] : [])))).toEqual(new Set([0, 2, 3]));
+  });
+
+  test("leaves a token that is ruled out where it is", () => {
+    const ruledOut = Float32Array.of(-Infinity, 1, 0);
+    for (const penalty of [0.01, 100]) expect(sampleToken(ruledOut, 1, { ...plain, repetition_penalty: penalty }, () => 0, [0, 1])).not.toBe(0);
+  });
+
+  test("a sampler looks back on the window: read tokens and chosen ones, 64 where nothing else is said, all at 0", () => {
+    const random = seededRandom(3);
+    const rows = Array.from({ length: 400 }, () => Float32Array.from({ length: 30 }, () => random() * 6 - 3));
+    const prompt = Array.from({ length: 100 }, () => Math.floor(random() * 30));
+    for (const [window, last] of [[undefined, 64], [1, 1], [5, 5], [0, Infinity], [1000, 1000]] as const) {
+      for (const parts of [[prompt], [prompt.slice(0, 37), prompt.slice(37, 98), prompt.slice(98)], []]) {
+        const options = { ...plain, repetition_penalty: 1.8, repetition_window: window };
+        const sampler = new Sampler(options, 9, 1);
+        const text = parts.flat();
+        for (const part of parts) sampler.read(part);
+        const draw = seededRandom(9);
+        for (const row of rows) {
+          const token = sampleToken(row, 1, options, draw, text.slice(Math.max(0, text.length - last)));
+          expect(sampler.next(row)).toBe(token);
+          text.push(token);
+        }
+      }
+    }
+  });
+
+  test("1 is off: a sampler gives what it gave before there was one", () => {
+    // Drawn by the version before the penalty.
+    const random = seededRandom(5);
+    const logits = Float32Array.from({ length: 300 }, () => random() * 40 - 20);
+    const pinned = [
+      [plain, [232, 180, 277, 127, 50, 196, 94, 94, 222, 1, 286, 173]],
+      [{ temperature: 0.8, top_k: 40, top_p: 0.9, min_p: 0.02 }, [212, 158, 265, 104, 43, 172, 72, 72, 196, 1, 280, 157]],
+    ] as const;
+    for (const [options, tokens] of pinned) {
+      for (const more of [{}, { repetition_penalty: 1 }, { repetition_penalty: 1, repetition_window: 3 }]) {
+        const sampler = new Sampler({ ...options, ...more }, 11, 1 / 4);
+        sampler.read([1, 2, 3]);
+        expect(tokens.map(() => sampler.next(logits))).toEqual([...tokens]);
+      }
+    }
+  });
+});
+
 describe("random numbers", () => {
   // From an independent implementation of splitmix32 and sfc32 in Python, in units of 2^-53.
   test.each([
@@ -193,6 +276,12 @@ describe("refusals", () => {
     ["top-p", { top_p: 1.01 }],
     ["min-p", { min_p: -0.01 }],
     ["min-p", { min_p: 1.01 }],
+    ["repetition-penalty", { repetition_penalty: 0 }],
+    ["repetition-penalty", { repetition_penalty: -1 }],
+    ["repetition-penalty", { repetition_penalty: NaN }],
+    ["repetition-penalty", { repetition_penalty: Infinity }],
+    ["repetition-window", { repetition_window: -1 }],
+    ["repetition-window", { repetition_window: 1.5 }],
   ] as [string, Partial<SamplingOptions>][])("%s out of range", (name, options) => {
     const error = usageError(() => sampleToken(new Int8Array(4), sixteenth, { ...plain, ...options }, Math.random));
     expect(error.kind).toBe("usage");

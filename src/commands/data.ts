@@ -13,7 +13,7 @@ import { encodeCorpus } from "../data/tokens.ts";
 import { EggError } from "../errors.ts";
 import { formatBytes, shellWord } from "../report/summary.ts";
 import { createTerminal, writeOut, type Terminal } from "../report/terminal.ts";
-import { ioError, writeDurably } from "../run/files.ts";
+import { errorCode, ioError, writeDurably } from "../run/files.ts";
 import { catchSignals, dieBySignal } from "../run/signals.ts";
 import { helpText, parseArguments, subcommandLine, wantsHelp, type StrictArgs } from "./arguments.ts";
 
@@ -131,11 +131,11 @@ function expectRoom(out: string, force: boolean): void {
   if (fs.statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true) throw new EggError("usage", `[data] ${out}: there is no folder ${folder}.`, { hint: `Make it first: mkdir -p ${shellWord(folder)}` });
 }
 
-/** What a failed write means to people; there is no checkpoint to go on from here. */
+/** What a failed write means to people: there is no checkpoint to go on from here. Other errors stay as they are. */
 function writeError(error: unknown, out: string): unknown {
   const failure = ioError(error, "write", out);
-  if (!(failure instanceof EggError) || failure === error) return error;
-  return new EggError(failure.kind, failure.message, { hint: failure.kind === "resources" ? "Free some space or choose another place with --out; nothing was left behind." : failure.hint, cause: error });
+  if (!(failure instanceof EggError) || failure.kind !== "resources" || errorCode(failure.cause) === undefined) return failure;
+  return new EggError(failure.kind, failure.message, { hint: "Free some space, or choose another place with --out; nothing was left behind.", cause: failure.cause });
 }
 
 async function tokenize(argv: string[]): Promise<void> {

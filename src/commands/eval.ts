@@ -12,6 +12,7 @@ export const args = {
   run: { type: "positional", description: "run folder or checkpoint file", required: true },
   data: { type: "string", description: "text to measure on: a file, a folder or a built-in corpus; default: what the run held out", valueHint: "PATH" },
   checkpoint: checkpointArg,
+  weights: { type: "enum", options: ["f32", "int8"], default: "f32", description: "int8: measure besides what rounding the weights to int8, with a scale a row, costs (gpt and llama models)" },
   json: { type: "boolean", description: "print one line of JSON" },
 } satisfies StrictArgs;
 
@@ -32,7 +33,15 @@ export async function run(argv: string[]): Promise<number> {
   if (values.data !== undefined && corpus.bytes < 2) {
     throw new EggError("data", `[eval] ${corpus.name}: an evaluation needs 2 bytes, found ${corpus.bytes}.`, { hint: "Name a longer text with --data." });
   }
+  if (values.weights === "int8" && model.roundToInt8 === null) {
+    throw new EggError("usage", `[eval] ${values.run}: a model of the type ${config.model.type}, whose weights are int8 already.`, { hint: "Leave out --weights int8. It is for gpt and llama models." });
+  }
   const loss = (await model.loss(corpus, Infinity, heldOut))!; // never cancelled: a signal ends the process, which leaves nothing behind
+  let rounded: number | null = null;
+  if (values.weights === "int8") {
+    model.roundToInt8!();
+    rounded = (await model.loss(corpus, Infinity, heldOut))!.bitsPerByte;
+  }
   corpus.close();
   const result = {
     run: values.run,
@@ -41,6 +50,7 @@ export async function run(argv: string[]): Promise<number> {
     tokens: loss.tokens,
     bytes: loss.bytes,
     bits_per_byte: Number(loss.bitsPerByte.toFixed(6)),
+    ...(rounded === null ? {} : { int8_bits_per_byte: Number(rounded.toFixed(6)) }),
     ...(loss.lossInteger === undefined ? {} : { loss_integer: Number(loss.lossInteger.toFixed(6)) }),
     entropy_bits_per_byte: corpus.entropyBitsPerByte,
   };
@@ -51,5 +61,6 @@ export async function run(argv: string[]): Promise<number> {
   const floor = corpus.entropyBitsPerByte === null ? "" : `, entropy floor ${formatLoss(corpus.entropyBitsPerByte)}`;
   const perToken = loss.bytes === loss.tokens ? "" : `, ${((loss.bitsPerByte * loss.bytes * Math.LN2) / loss.tokens).toFixed(4)} nats a token`;
   writeOut(`${formatLoss(loss.bitsPerByte)} bits/byte${perToken} on ${loss.bytes.toLocaleString("en")} bytes of ${corpus.name} (step ${checkpoint.step}${floor})\n`);
+  if (rounded !== null) writeOut(`${formatLoss(rounded)} bits/byte with int8 weights, ${Math.abs(rounded - loss.bitsPerByte).toFixed(6)} ${rounded < loss.bitsPerByte ? "less" : "more"}\n`);
   return 0;
 }

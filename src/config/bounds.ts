@@ -3,6 +3,7 @@
 // Read next: load.ts, which runs this table after all layers are merged; schema.ts.
 
 import { alternatives, methodOf, type Config, type KnobPath, type Method, type Rule } from "./knobs.ts";
+import { nearest } from "./nearest.ts";
 
 /** Largest magnitude of an int8 weight or activation (never -128), and of one perturbation value. */
 const int8 = 127;
@@ -58,7 +59,9 @@ export const bounds: readonly Bound[] = [
     problem: (config) => {
       const words = limitsOf(methodOf(config))[path]?.oneOf;
       const value = path === "model.type" ? config.model.type : config.data.tokenizer;
-      return words === undefined || words.includes(value) ? undefined : `found ${JSON.stringify(value)}, allowed with trainer.type ${config.trainer.type} ${alternatives(words)}`;
+      if (words === undefined || words.includes(value)) return undefined;
+      const near = nearest(value, words);
+      return `found ${JSON.stringify(value)}, allowed with trainer.type ${config.trainer.type} ${alternatives(words)}${near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`}`;
     },
   })),
   {

@@ -55,7 +55,7 @@ export const presets: Readonly<Record<string, Preset>> = {
     values: {
       data: { tokenizer: "characters" },
       model: { type: "gpt", layers: 4, width: 128, heads: 4, block: 64 },
-      trainer: { ...gradients, batch: 12, learning_rate: 1e-3, warmup: 100, beta2: 0.99 },
+      trainer: { ...gradients, batch: 12, learning_rate: 4e-3, min_rate: 0.01, warmup: 100 },
       run: { steps: 2000, seed: 1, eval_every: 250, sample_every: 500, checkpoint_every: 500 },
     },
   },

@@ -3,7 +3,7 @@
 
 import { EggError } from "../errors.ts";
 
-/** Of the bytes of all distinct pieces together: training holds 24 bytes more for each. */
+/** Of the bytes of all distinct pieces together: training holds 16 bytes more for each. */
 const mostBytes = 2 ** 28;
 
 /** FNV-1a with a last mix, 32 bits. */

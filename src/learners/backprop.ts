@@ -7,7 +7,7 @@ import { EggError } from "../errors.ts";
 import { collect } from "../models/generate.ts";
 import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { startTransformer } from "../models/transformer-foreign.ts";
-import { expectTransformer, loadTransformer, saveTransformer } from "../models/transformer-names.ts";
+import { expectTransformer, loadTransformer, saveTransformer, savingBytes, SavingRoom } from "../models/transformer-names.ts";
 import { shapeOfConfig, transformerParameters, type TransformerShape } from "../models/transformer-shape.ts";
 import { TransformerText } from "../models/transformer-text.ts";
 import { Transformer } from "../models/transformer.ts";
@@ -16,7 +16,7 @@ import * as optim from "../tensor/optim.ts";
 import type { Profiler } from "../tensor/profile.ts";
 import { capture, type Program } from "../tensor/program.ts";
 import * as schedules from "../tensor/schedules.ts";
-import { manualSeed, trainingStep, useThreads } from "../tensor/device.ts";
+import { manualSeed, memory, trainingStep, useThreads } from "../tensor/device.ts";
 import { computeIn, type Tensor } from "../tensor/tensor.ts";
 import { evaluationBytes, sampling, type Admit, type Evaluation, type Learner, type StepReport } from "./learner.ts";
 
@@ -104,6 +104,8 @@ export class Backprop implements Learner {
   readonly #text: TransformerText;
   readonly #order: WindowOrder;
   readonly #steps: StepPrograms;
+  readonly #room = new SavingRoom();
+  readonly #buffers: { ids: Int32Array; targets: Int32Array; window: Int32Array };
   #cancelled = false;
   #exploded = 0;
 
@@ -129,6 +131,8 @@ export class Backprop implements Learner {
     manualSeed(config.run.seed);
     this.#model = new Transformer(this.#shape, { recompute: config.trainer.recompute });
     this.#optimizer = optimizerOf(config, this.#model.namedParameters());
+    const size = batch * this.#shape.block;
+    this.#buffers = { ids: new Int32Array(size), targets: new Int32Array(size), window: new Int32Array(this.#shape.block + 1) };
     this.#order = new WindowOrder(text.train.count, this.#shape.block, config.run.seed);
     this.#steps = new StepPrograms(config, this.#shape, this.#model, this.#optimizer, profiler);
     this.#text = new TransformerText(this.#model, text.tokenizer);
@@ -139,13 +143,14 @@ export class Backprop implements Learner {
     this.threads = context.threads;
     this.tokenizer = text.tokenizer.definition;
     admit({
-      model: weights,
-      gradients: weights,
+      model: memory().parameters,
+      gradients: memory().gradients,
       optimizer: this.#optimizer.bytes,
       activations: this.#steps.bytes,
       evaluation: text.heldOut === null && config.run.sample_every === 0 ? 0 : this.#text.bytes,
-      saving: 4 * stateAtOnce,
-    }, weights);
+      workspace: memory().workspace,
+      saving: savingBytes(this.#shape, stateAtOnce),
+    }, memory().parameters);
   }
 
   /** The seeded weights that the model was made with, or those that model.from names. */
@@ -188,9 +193,7 @@ export class Backprop implements Learner {
   #batch(n: number): { ids: Int32Array; targets: Int32Array; bytes: number } {
     const { batch } = this.#config.trainer;
     const { block } = this.#shape;
-    const ids = new Int32Array(batch * block);
-    const targets = new Int32Array(batch * block);
-    const window = new Int32Array(block + 1);
+    const { ids, targets, window } = this.#buffers;
     let bytes = 0;
     for (let row = 0; row < batch; row++) {
       this.#train.read(this.#order.start(n * batch + row), window);
@@ -219,8 +222,8 @@ export class Backprop implements Learner {
   }
 
   save(): Map<string, SavedTensor> {
-    const tensors = saveTransformer(this.#model);
-    for (const { name, shape, readRange } of this.#optimizer.moments()) tensors.set(`state.${name}`, { dtype: "F32", shape: [...shape], data: pieces(shape, readRange) });
+    const tensors = saveTransformer(this.#model, this.#room);
+    for (const { name, shape, readRange } of this.#optimizer.moments()) tensors.set(`state.${name}`, { dtype: "F32", shape: [...shape], data: pieces(shape, readRange, this.#room) });
     tensors.set("state.steps", { dtype: "I64", shape: [1], data: new Uint8Array(BigInt64Array.of(BigInt(this.#optimizer.steps)).buffer) });
     return tensors;
   }
@@ -244,16 +247,16 @@ export class Backprop implements Learner {
 }
 
 /** A large tensor in pieces that are read when they are written to the file. */
-function pieces(shape: readonly number[], readRange: (first: number, target: Float32Array) => void): LazyBytes[] {
+function pieces(shape: readonly number[], readRange: (first: number, target: Float32Array) => void, room: SavingRoom): LazyBytes[] {
   const count = shape.reduce((product, size) => product * size, 1);
   return Array.from({ length: Math.ceil(count / stateAtOnce) }, (_, i) => {
     const length = Math.min(stateAtOnce, count - i * stateAtOnce);
     return {
       byteLength: 4 * length,
       read: () => {
-        const values = new Float32Array(length);
+        const values = room.take(length);
         readRange(i * stateAtOnce, values);
-        return new Uint8Array(values.buffer);
+        return new Uint8Array(values.buffer, 0, 4 * length);
       },
     };
   });

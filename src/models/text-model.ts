@@ -12,6 +12,7 @@ import { textLoss, type TextLoss } from "./evaluate.ts";
 import { generate, inBytes } from "./generate.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import type { TensorEntry } from "./tensors.ts";
+import { roundToInt8 } from "./transformer-int8.ts";
 import { expectTransformer } from "./transformer-names.ts";
 import { shapeOfConfig, type TransformerShape } from "./transformer-shape.ts";
 import { openTransformer } from "./transformer-text.ts";
@@ -22,8 +23,10 @@ export interface TextModel {
    * (null: nothing is). Null when cancelled.
    */
   loss(text: Corpus, maxBytes: number, heldOut?: number): Promise<TextLoss | null>;
-  /** Continues a prompt: the bytes of one token after the other. The same seed gives the same text. */
+  /** Continues a prompt: the bytes of one token after the other, up to the end of the text. The same seed gives the same text. */
   generate(prompt: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<Uint8Array>;
+  /** Rounds its weights as int8 with a scale a row holds them (transformer-int8.ts), for good. Null for models whose weights are int8. */
+  roundToInt8: (() => void) | null;
 }
 
 /**
@@ -66,6 +69,7 @@ export function openTextModel(context: Context, config: Config, tensors: Readonl
         return model.loss(heldOut === undefined ? tokens : splitTokens(tokens, heldOut).heldOut!, maxBytes);
       },
       generate: (prompt, count, options, seed) => model.generate(prompt, count, options, seed),
+      roundToInt8: () => roundToInt8(model.model),
     };
   }
   const part = (text: Corpus, heldOut: number | undefined): Corpus => (heldOut === undefined ? text : splitCorpus(text, heldOut).heldOut!);
@@ -75,6 +79,7 @@ export function openTextModel(context: Context, config: Config, tensors: Readonl
     return {
       loss: (text, maxBytes, heldOut) => model.loss(part(text, heldOut), maxBytes),
       generate: (prompt, tokens, options, seed) => inBytes(model.generate(prompt, tokens, options, seed)),
+      roundToInt8: null,
     };
   }
   expectTextModel(config, tensors, tokenizer);
@@ -83,5 +88,6 @@ export function openTextModel(context: Context, config: Config, tensors: Readonl
   return {
     loss: (text, maxBytes, heldOut) => textLoss(native, part(text, heldOut), maxBytes),
     generate: (prompt, tokens, options, seed) => inBytes(generate(native, prompt, tokens, options, seed)),
+    roundToInt8: null,
   };
 }

@@ -41,7 +41,7 @@ export function inDtype(data: Bytes, dtype: ExportType): Bytes {
   return {
     byteLength: data.byteLength / 2,
     read() {
-      const { buffer } = bytesNow(data).slice(); // aligned
+      const { buffer } = new Uint8Array(bytesNow(data)); // aligned
       if (dtype === "F16") return new Uint8Array(new Float16Array(new Float32Array(buffer)).buffer);
       const bits = new Uint32Array(buffer);
       const halves = new Uint16Array(bits.length);

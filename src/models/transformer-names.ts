@@ -144,21 +144,34 @@ function rowOf({ unpaired }: Entry, row: number): number {
   return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
 }
 
+/** Memory that saving goes through, kept from save to save: what is let go of here and there stays with the process for a while. */
+export class SavingRoom {
+  readonly #parts: Float32Array<ArrayBuffer>[] = [];
+
+  /** Room for `length` elements, good until it is asked for again. */
+  take(length: number, part: 0 | 1 = 0): Float32Array<ArrayBuffer> {
+    if ((this.#parts[part]?.length ?? 0) < length) this.#parts[part] = new Float32Array(new ArrayBuffer(4 * length));
+    return this.#parts[part]!.subarray(0, length);
+  }
+}
+
+/** Bytes that saving a model of this shape goes through, with pieces of `others` elements besides. */
+export function savingBytes(shape: TransformerShape, others: number): number {
+  const whole = entriesOf(shape).map((each) => (each.transposed || each.unpaired > 0 ? elements(each.shape) : 0));
+  const largest = Math.max(...whole);
+  return 4 * (Math.max(largest, others, at_once) + largest);
+}
+
 /**
  * All weights, F32, each read out of native memory when its bytes are asked for: large ones in pieces. Bytes of one piece are
  * good until the next is read.
  */
-export function saveTransformer(model: Transformer): Map<string, SavedTensor> {
+export function saveTransformer(model: Transformer, room: SavingRoom = new SavingRoom()): Map<string, SavedTensor> {
   const parameters = parametersOf(model);
-  let room = new Float32Array(0);
-  const take = (length: number): Float32Array => {
-    if (room.length < length) room = new Float32Array(new ArrayBuffer(4 * length));
-    return room.subarray(0, length);
-  };
   const piece = (parameter: Parameter, first: number, length: number, arrange?: (values: Float32Array) => Float32Array): LazyBytes => ({
     byteLength: 4 * length,
     read() {
-      const values = take(length);
+      const values = room.take(length);
       parameter.readRange(first, values);
       const { buffer, byteOffset } = arrange?.(values) ?? values;
       return new Uint8Array(buffer, byteOffset, 4 * length);
@@ -170,16 +183,15 @@ export function saveTransformer(model: Transformer): Map<string, SavedTensor> {
     const count = elements(each.shape);
     const first = each.first * columns;
     const data = each.transposed || each.unpaired > 0
-      ? [piece(parameter, first, count, (values) => arranged(each, values, columns, false))]
+      ? [piece(parameter, first, count, (values) => arranged(each, values, columns, false, room.take(values.length, 1)))]
       : Array.from({ length: Math.ceil(count / at_once) }, (_, i) => piece(parameter, first + i * at_once, Math.min(at_once, count - i * at_once)));
     return [each.name, { dtype: "F32", shape: [...each.shape], data }];
   }));
 }
 
 /** Rows of a parameter in the file's order, or (`back`) the file's in the parameter's. */
-function arranged(each: Entry, values: Float32Array, columns: number, back: boolean): Float32Array {
+function arranged(each: Entry, values: Float32Array, columns: number, back: boolean, result: Float32Array = new Float32Array(values.length)): Float32Array {
   const rows = values.length / columns;
-  const result = new Float32Array(values.length);
   if (!each.transposed) {
     for (let row = 0; row < rows; row++) {
       const [to, from] = back ? [rowOf(each, row), row] : [row, rowOf(each, row)];

@@ -210,10 +210,12 @@ export class TransformerText {
     }
   }
 
-  /** Continues a prompt: the bytes of one token after the other. The same seed gives the same text. */
+  /** Continues a prompt: the bytes of one token after the other, up to the end of the text. The same seed gives the same text. */
   *generate(prompt: Uint8Array, count: number, options: SamplingOptions, seed: number): Generator<Uint8Array> {
-    const id = [0];
-    for (id[0] of this.continue(this.#begin(prompt), count, options, seed)) yield this.tokenizer.decode(id);
+    for (const id of this.continue(this.#begin(prompt), count, options, seed)) {
+      if (id === this.tokenizer.endOfText) return;
+      yield this.tokenizer.decode([id]);
+    }
   }
 
   /** An empty prompt is the beginning of a text: behind the end of another, or of a line. */

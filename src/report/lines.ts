@@ -78,7 +78,7 @@ function editedLines(screen: number, interrupt: () => void): Lines {
         editor.setPrompt(prompt);
         editor.prompt();
         await new Promise<void>((resolve) => (wake = resolve));
-        editor.pause();
+        if (!ended) editor.pause();
         raw(false);
       }
       const line = come.shift();

@@ -63,7 +63,7 @@ export function admitPlan(plan: MemoryPlan, growth: Growth = { steps: 1, warm: f
   if (peak <= available) return { parts, peak, available };
   const list = Object.entries(parts).map(([part, bytes]) => `${part} ${bytes.toLocaleString("en")}`).join(", ");
   throw new EggError("resources", `[run] out of memory: this run needs ${peak.toLocaleString("en")} bytes (${list}), ${available.toLocaleString("en")} are available.`, {
-    hint: "Lower the model's size (model.hidden or model.width, model.layers; model.table_bits and model.order in rule egg), or what a step reads (trainer.population, trainer.sequence, trainer.batch).",
+    hint: "Lower model.hidden or model.width, and model.layers (model.table_bits and model.order in rule egg), or what a step reads (trainer.population and trainer.sequence, or trainer.batch).",
   });
 }
 

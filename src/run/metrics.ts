@@ -51,6 +51,8 @@ const keys: readonly (keyof MetricsLine)[] = [
 /** What a line may lack, and what in it is text; all else is a number. */
 const optional: ReadonlySet<keyof MetricsLine> = new Set(["member_tokens_per_second", "tokens_per_second", "fitness_plus", "fitness_minus", "updated_fraction", "gradient_norm", "learning_rate", "threshold", "rate", "val_bits_per_byte", "saturated_fraction", "loss_integer", "weights_sha256"]);
 const texts: ReadonlySet<keyof MetricsLine> = new Set(["weights_sha256"]);
+/** What a line of EGGROLL has, all of it, where it is none of backprop with its tokens_per_second. */
+const evolution = ["member_tokens_per_second", "fitness_plus", "fitness_minus", "updated_fraction"] as const satisfies readonly (keyof MetricsLine)[];
 /** In bytes with the newline: far more than egg writes (300), so that a reader keeps a long line out of memory. */
 const longestLine = 4096;
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -203,6 +205,7 @@ export function parseLine(bytes: Uint8Array): MetricsLine | null {
     if (typeof found === "string" && !/^[0-9a-f]{64}$/.test(found)) return null;
     if (found !== undefined) line[key] = found ?? NaN;
   }
+  if (line["tokens_per_second"] === undefined && evolution.some((key) => line[key] === undefined)) return null;
   return Number.isSafeInteger(line["step"]) && (line["step"] as number) > 0 ? (line as unknown as MetricsLine) : null;
 }
 

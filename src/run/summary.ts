@@ -62,5 +62,6 @@ export function parseSummary(bytes: Uint8Array): Summary | null {
     if (!kinds.some((kind) => (kind === "null" ? found === null : typeof found === kind))) return null;
     if (typeof found === "string" && /[\p{Cc}\p{Cs}]/u.test(found)) return null;
   }
+  if (!Object.hasOwn(value, "tokens_per_second") && !["population", "member_tokens", "member_tokens_per_second"].every((key) => Object.hasOwn(value, key))) return null;
   return value as Summary;
 }
