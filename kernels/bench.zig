@@ -99,7 +99,7 @@ pub const Bench = struct {
         for (lanes) |*lane| lane.* = .{};
         bench.lanes = lanes;
         for (lanes) |*lane| {
-            lane.memory = try os.allocate(u8, bench.laneBytes());
+            lane.memory = try os.allocateLarge(u8, bench.laneBytes());
             @memset(lane.memory, 1); // as f32: 2.4e-38, a normal number
             if (shape.what == .matmul) for (0..shape.panels) |i| bench.fillPanel(lane.memory, i);
         }

@@ -29,7 +29,7 @@ fn createArena(bytes: f64, out: *align(1) u32) abi.Error!void {
     if (size < 1 or size > arena_max) return fail(error.BadArgument, "an arena of {d} bytes, allowed 1 to {d}", .{ size, arena_max });
     const owned = gpa.create(OwnedArena) catch return objects.outOfMemory("an arena", @sizeOf(OwnedArena));
     errdefer gpa.destroy(owned);
-    owned.* = .{ .memory = os.allocate(u8, size) catch return objects.outOfMemory("an arena", size) };
+    owned.* = .{ .memory = os.allocateLarge(u8, size) catch return objects.outOfMemory("an arena", size) };
     errdefer os.free(owned.memory);
     out.* = try objects.objects.add(.{ .arena = owned });
 }

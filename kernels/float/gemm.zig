@@ -8,9 +8,12 @@ pub const few_rows = 4;
 /// Rows that are packed together: what is read across rows then takes whole cache lines.
 pub const group_rows = 64;
 
-/// How a product is cut. Tiles of phase 0, where A is packed for all: batch, then `group_rows` rows. Of phase 1: batch, part
-/// of k, m tile, n tile, the last fastest. With more than one part the sums of each go to the workspace, (batch, part, m, n),
-/// and the tiles of phase 2 add them up: batch, then `sum_rows` rows.
+/// Panels of packed B that are packed together, where B is packed once for all tiles.
+pub const strip_panels = 2;
+
+/// How a product is cut. Tiles of phase 0, where A or B is packed for all: of A: batch, then `group_rows` rows; then of B: matrix,
+/// block of k, n tile, strip. Of phase 1: batch, part of k, m tile, n tile, the last fastest. With more than one part the sums of
+/// each go to the workspace, (batch, part, m, n), and the tiles of phase 2 add them up: batch, then `sum_rows` rows.
 pub const Grid = struct {
     few: bool,
     batches: u64,
@@ -27,19 +30,41 @@ pub const Grid = struct {
     aside: bool,
     /// A needs packing and would be packed by several tiles: it is packed once, into the workspace behind the sums.
     shared_a: bool,
+    /// Several m tiles would pack the same part of B: all of B is packed once, into the workspace behind A.
+    shared_b: bool,
+    /// Matrices of B: 1 where all batches have the same.
+    b_matrices: u64,
 
     /// Bytes of the sums of all parts in the workspace.
     pub fn partSums(grid: Grid, m: u32, n: u32) u64 {
         return if (grid.parts > 1) grid.batches *| grid.parts *| m *| n *| 4 else 0;
     }
+    /// Blocks of k in a part.
+    pub fn blocks(grid: Grid) u32 {
+        return ceil(grid.part, @max(grid.kc, 1));
+    }
     /// Units of 4 bytes of one batch's packed A: an f32, or at most one f32 where bf16 is computed in.
     pub fn sharedUnits(grid: Grid, m: u32) u64 {
-        return if (grid.shared_a) @as(u64, roundUp(m, 8)) * grid.parts * ceil(grid.part, grid.kc) * (grid.kc + 4) else 0;
+        return if (grid.shared_a) @as(u64, roundUp(m, 8)) * grid.parts * grid.blocks() * (grid.kc + 4) else 0;
+    }
+    /// The same of one block of k of packed B.
+    pub fn blockUnits(grid: Grid) u64 {
+        return if (grid.shared_b) @as(u64, grid.n_tiles) * grid.nt * grid.kc else 0;
+    }
+    /// Tiles of phase 0 for A, and those for one matrix of B.
+    pub fn groups(grid: Grid, m: u32) u64 {
+        return if (grid.shared_a) grid.batches * ceil(m, group_rows) else 0;
+    }
+    pub fn strips(grid: Grid, lanes: u32) u32 {
+        return ceil(grid.nt, strip_panels * 3 * lanes);
+    }
+    pub fn packs(grid: Grid, lanes: u32) u64 {
+        return if (grid.shared_b) @as(u64, grid.parts) * grid.blocks() * grid.n_tiles * grid.strips(lanes) else 0;
     }
 
     /// Bytes of each piece of the scratch, in this order: packed B, packed A, sums aside.
     pub fn packedB(grid: Grid) usize {
-        return aligned(@as(usize, grid.nt) * grid.kc * 4);
+        return if (grid.shared_b) 0 else aligned(@as(usize, grid.nt) * grid.kc * 4);
     }
     pub fn packedA(grid: Grid) usize {
         return aligned(@as(usize, group_rows) * (grid.kc + 4) * 4);
@@ -58,7 +83,7 @@ fn ceil(a: u64, b: u64) u32 {
 }
 
 fn roundUp(a: u32, unit: u32) u32 {
-    return std.mem.alignForward(u32, a, unit);
+    return (a + unit - 1) / unit * unit;
 }
 
 /// The cut of a product with m, n > 0 on vectors of `lanes`.
@@ -81,6 +106,8 @@ pub fn gridOf(args: *const ops.Gemm, lanes: u32) Grid {
         .sum_rows = 1,
         .aside = false,
         .shared_a = false,
+        .shared_b = false,
+        .b_matrices = if ((args.outer == 1 or args.b_outer == 0) and (args.inner == 1 or args.b_inner == 0)) 1 else batches,
     };
     if (grid.few) {
         // About 128 KiB of weights a tile.
@@ -89,30 +116,32 @@ pub fn gridOf(args: *const ops.Gemm, lanes: u32) Grid {
         grid.n_tiles = ceil(n, grid.nt);
         return grid;
     }
-    // Enough tiles for threads to share, as long as what a tile packs serves enough rows and columns.
+    // Enough tiles for threads to share.
     const work = batches *| m *| n *| k;
-    const enough: u32 = if (work >= 1 << 28) 8 else if (work >= 1 << 26) 4 else 2;
-    const widest: u32 = if (lanes == 16) 384 else 192;
+    const enough: u32 = if (work >= 1 << 26) 16 else if (work >= 1 << 22) 8 else 4;
+    const panel = 3 * lanes;
+    const can_share = grid.b_matrices *| n *| k <= 1 << 23;
+    const tallest: u32 = if (can_share) 256 else 1024;
+    const widest: u32 = if (args.ta == 1) 384 else 192;
     var n_tiles = ceil(n, widest);
-    var m_tiles = @max(ceil(m, 1024), @min(ceil(2 * enough, batches * n_tiles), ceil(m, 384)));
-    // Else parts of k, that take no more reading, else smaller tiles.
-    if (batches * m_tiles * n_tiles < enough and k >= 1024) {
-        grid.parts = @min(ceil(2 * enough, batches * m_tiles * n_tiles), k / 512);
+    const m_tiles = @max(ceil(m, tallest), @min(ceil(enough, batches * n_tiles), ceil(m, if (can_share) 48 else 384)));
+    if (batches * m_tiles * n_tiles < enough) n_tiles = @max(n_tiles, @min(ceil(enough, batches * m_tiles), ceil(n, 2 * panel)));
+    // Else parts of k.
+    if (batches * m_tiles * n_tiles < enough and k >= 2048) {
+        grid.parts = @min(ceil(enough, batches * m_tiles * n_tiles), k / 1024);
         grid.part = roundUp(ceil(k, grid.parts), 2);
         grid.parts = ceil(k, grid.part);
         grid.sum_rows = ceil(1 << 14, n);
     }
-    const columns = batches * grid.parts;
-    if (columns * m_tiles * n_tiles < enough) n_tiles = @max(n_tiles, @min(ceil(enough, columns * m_tiles), ceil(n, widest / 2)));
-    if (columns * m_tiles * n_tiles < enough) m_tiles = @max(m_tiles, @min(ceil(enough, columns * n_tiles), ceil(m, 96)));
-    grid.nt = roundUp(ceil(n, n_tiles), @max(lanes, 4));
+    grid.nt = roundUp(ceil(n, n_tiles), panel);
     grid.n_tiles = ceil(n, grid.nt);
     grid.mt = roundUp(ceil(m, m_tiles), 8);
     grid.m_tiles = ceil(m, grid.mt);
-    const deepest: u32 = if (bf16 and lanes == 16) 384 else 192;
+    const deepest: u32 = if (bf16 and lanes == 16) 768 else 384;
     grid.kc = roundUp(ceil(grid.part, ceil(grid.part, deepest)), 2);
     const as_it_lies = args.ta == 0 and if (bf16) args.a_dtype == @intFromEnum(ops.Dtype.bf16) and lanes == 16 and k % 2 == 0 else args.a_dtype == @intFromEnum(ops.Dtype.f32);
     grid.shared_a = k > 0 and !as_it_lies and grid.n_tiles > 1 and batches *| m *| k <= 1 << 24;
+    grid.shared_b = k > 0 and can_share and grid.m_tiles * batches / grid.b_matrices > 1;
     const c_keeps_sums = args.c_dtype == @intFromEnum(ops.Dtype.f32) and
         (args.beta == 0 or (args.activation == 0 and !args.pre.present()));
     if (grid.parts == 1 and grid.part > grid.kc and !c_keeps_sums) {
@@ -195,11 +224,11 @@ pub fn gemm(args: *ops.Gemm, link: *ops.Link) ops.Error!ops.Plan {
     const grid = gridOf(args, link.lanes);
     const tiles = batches *| grid.parts *| grid.m_tiles *| grid.n_tiles;
     const sums = if (grid.parts > 1) batches *| ceil(m, grid.sum_rows) else 0;
-    const groups = if (grid.shared_a) batches * ceil(m, group_rows) else 0;
-    if (tiles > std.math.maxInt(u32) or sums > std.math.maxInt(u32)) return link.fail(error.BadShape, "too many tiles", .{});
+    const packs = grid.groups(m) +| grid.b_matrices *| grid.packs(link.lanes);
+    if (packs > std.math.maxInt(u32) or tiles > std.math.maxInt(u32) or sums > std.math.maxInt(u32)) return link.fail(error.BadShape, "too many tiles", .{});
     return .{
-        .tiles = .{ @intCast(groups), @intCast(tiles), @intCast(sums) },
-        .workspace = @intCast(grid.partSums(m, n) +| batches * grid.sharedUnits(m) * 4),
+        .tiles = .{ @intCast(packs), @intCast(tiles), @intCast(sums) },
+        .workspace = @intCast(grid.partSums(m, n) +| (batches * grid.sharedUnits(m) +| grid.b_matrices *| grid.parts *| grid.blocks() *| grid.blockUnits()) *| 4),
         .scratch = if (grid.few) @as(usize, m) * (aligned(@as(usize, k) * 4) + aligned(@as(usize, grid.nt) * 4)) else grid.packedB() + grid.packedA() + grid.sumsAside(),
         .work = work,
     };

@@ -106,8 +106,8 @@ pub fn Packing(comptime pairs: bool) type {
             }
         }
 
-        /// As `pack`, into panels of `widest` vectors; `panels` tells how many vectors each has.
-        pub noinline fn packWide(comptime n: comptime_int, to: [*]u32, source: Source, first: usize, count: usize, k0: usize, depth: usize, panels: anytype) void {
+        /// As `pack`, into panels of several vectors: those from `panel` to `end`; `panels` tells how many vectors each has.
+        pub noinline fn packWide(comptime n: comptime_int, to: [*]u32, source: Source, first: usize, count: usize, k0: usize, depth: usize, panels: anytype, panel: usize, end: usize) void {
             switch (source.kind) {
                 inline else => |kind| {
                     if (kind == .rounded and pairs) unreachable;
@@ -115,18 +115,19 @@ pub fn Packing(comptime pairs: bool) type {
                     const address = source.address + (first * source.across + k0 * source.along) * size;
                     const rows = units(depth);
                     if (source.across == 1) {
+                        const from = panels.begin(panel) * n * size;
+                        const last = @min(count, panels.begin(end) * n) * size;
                         for (0..rows) |unit| {
                             const second = pairs and 2 * unit + 1 < depth;
                             const at = address + unit * per * source.along * size;
                             const next = at + ahead * per * source.along * size;
-                            var line: usize = 0;
-                            while (line < count * size) : (line += 64) {
+                            var line = from;
+                            while (line < last) : (line += 64) {
                                 inline for (0..per) |i| @prefetch(@as([*]const u8, @ptrFromInt(next + line + i * source.along * size)), .{});
                             }
-                            var panel: usize = 0;
-                            while (panel < panels.count) : (panel += 1) {
-                                const width = panels.width(panel);
-                                const begin = panels.begin(panel);
+                            for (panel..end) |p| {
+                                const width = panels.width(p);
+                                const begin = panels.begin(p);
                                 const out = to + begin * n * rows + unit * width * n;
                                 for (0..width) |v| {
                                     const col = (begin + v) * n;
@@ -136,10 +137,9 @@ pub fn Packing(comptime pairs: bool) type {
                             }
                         }
                     } else {
-                        var panel: usize = 0;
-                        while (panel < panels.count) : (panel += 1) {
-                            const width = panels.width(panel);
-                            const begin = panels.begin(panel);
+                        for (panel..end) |p| {
+                            const width = panels.width(p);
+                            const begin = panels.begin(p);
                             for (0..width) |v| {
                                 const col = (begin + v) * n;
                                 const at = address + col * source.across * size;
@@ -179,6 +179,7 @@ pub fn Packing(comptime pairs: bool) type {
                 const at = address + unit * per * size;
                 const left = depth - unit * per;
                 if (count >= n and left >= n * per) {
+                    inline for (0..n) |i| @prefetch(@as([*]const u8, @ptrFromInt(at + i * row + 384)), .{});
                     inline for (0..n) |i| square[i] = lengthways(n, kind, at + i * row, n * per);
                 } else {
                     for (&square, 0..) |*line, i| line.* = if (i < count) lengthways(n, kind, at + i * row, left) else @splat(0);

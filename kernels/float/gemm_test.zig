@@ -186,7 +186,16 @@ test "gemm: blocks and parts of k, several tiles, without padding" {
         try check(130, 1200, 401, o);
         try check(13, 20, 4099, o);
     }
-    // A packed once for several tiles and parts of k.
+    // B packed once for several m tiles, and A too; both with parts of k and blocks that end within a part.
+    for (layouts) |layout| {
+        for ([_]Dtype{ .f32, .bf16 }) |compute| {
+            var o = layout;
+            o.compute = compute;
+            try check(530, 410, 790, o);
+            try check(200, 20, 1, o);
+            try check(100, 30, 2500, o);
+        }
+    }
     for ([_]Dtype{ .f32, .bf16 }) |compute| try check(70, 401, 2500, .{ .ta = true, .compute = compute });
 }
 
@@ -243,6 +252,7 @@ test "gemm: two levels of batches, also with one B for all" {
                 try check(19, 35, 18, o);
                 try check(6, 530, 20, o);
                 try check(6, 30, 1500, o);
+                try check(110, 70, 20, o);
             }
         }
     }

@@ -44,15 +44,9 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             if (phase == 2) return Finish(lanes).addParts(args, grid, tile, workspace);
             const place = plan.placeOf(args, grid, tile);
             const at = plan.offsetsOf(args, place.batch);
-            const rounded = args.compute == @intFromEnum(ops.Dtype.bf16);
             const a = sourceOfA(args, at.a);
-            const b: packing.Source = .{
-                .address = args.b.at + at.b,
-                .across = if (args.tb == 0) 1 else args.ldb,
-                .along = if (args.tb == 0) args.ldb else 1,
-                .kind = kindOf(args.b_dtype, rounded),
-            };
-            const packed_b: [*]u32 = @ptrCast(scratch);
+            const b = sourceOfB(args, at.b);
+            var packed_b: [*]u32 = @ptrCast(scratch);
             const packed_a: [*]u32 = @ptrCast(@alignCast(scratch + grid.packedB()));
             const panels: Panels = .of(place.cols);
             var sums: Sums = .{ .args = args, .row = place.row, .col = place.col, .offset = at.c, .first = true, .last = false, .to = undefined, .stride = undefined };
@@ -72,11 +66,15 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             while (true) {
                 const depth = @min(grid.kc, place.depth - k);
                 sums.last = grid.parts == 1 and k + depth == place.depth;
-                Pack.packWide(lanes, packed_b, b, place.col, place.cols, place.k + k, depth, panels);
                 const units = Pack.units(depth);
                 // While this block is worked off, the next one of B comes nearer, a few lines a register tile.
                 var soon: Soon = .{};
-                if (k + depth < place.depth) soon = .of(b, place.col, place.cols, place.k + k + depth, @min(grid.kc, place.depth - k - depth), (place.rows + mr - 1) / mr * panels.count);
+                if (grid.shared_b) {
+                    packed_b = sharedB(args, grid, place.batch, place.part, k / grid.kc, place.col, workspace);
+                } else {
+                    Pack.packWide(lanes, packed_b, b, place.col, place.cols, place.k + k, depth, panels, 0, panels.count);
+                    if (k + depth < place.depth) soon = .of(b, place.col, place.cols, place.k + k + depth, @min(grid.kc, place.depth - k - depth), (place.rows + mr - 1) / mr * panels.count);
+                }
                 if (grid.shared_a) {
                     const begin = sharedA(args, grid, place.batch, workspace) + sharedBlock(args, grid, place.k + k);
                     var factors = packedFactors(args, begin, units);
@@ -108,9 +106,45 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             }
         }
 
+        /// Packs a strip of B for all tiles.
+        fn packStrip(args: *const ops.Gemm, grid: plan.Grid, tile: usize, workspace: Bytes) void {
+            @setRuntimeSafety(false);
+            const strips = grid.strips(lanes);
+            const strip = tile % strips;
+            const col = tile / strips % grid.n_tiles * grid.nt;
+            const k_block = tile / strips / grid.n_tiles % grid.blocks();
+            const part = tile / strips / grid.n_tiles / grid.blocks() % grid.parts;
+            const batch = tile / strips / grid.n_tiles / grid.blocks() / grid.parts; // of all batches where B has but one matrix: 0
+            const k = part * grid.part + k_block * grid.kc;
+            const end = @min(args.k, (part + 1) * grid.part);
+            const cols = @min(grid.nt, args.n - col);
+            const panels: Panels = .of(cols);
+            const first = strip * plan.strip_panels;
+            if (first >= panels.count or k >= end) return;
+            Pack.packWide(lanes, sharedB(args, grid, batch, part, k_block, col, workspace), sourceOfB(args, plan.offsetsOf(args, batch).b), col, cols, k, @min(grid.kc, end - k), panels, first, @min(first + plan.strip_panels, panels.count));
+        }
+
+        /// Where an n tile's panels of a block of k begin in the packed B.
+        fn sharedB(args: *const ops.Gemm, grid: plan.Grid, batch: u64, part: usize, k_block: usize, col: usize, workspace: Bytes) [*]u32 {
+            const matrix = if (grid.b_matrices == 1) 0 else batch;
+            const begin = sharedA(args, grid, grid.batches, workspace);
+            return begin + ((matrix * grid.parts + part) * grid.blocks() + k_block) * grid.blockUnits() + col * grid.kc;
+        }
+
+        fn sourceOfB(args: *const ops.Gemm, offset: usize) packing.Source {
+            return .{
+                .address = args.b.at + offset,
+                .across = if (args.tb == 0) 1 else args.ldb,
+                .along = if (args.tb == 0) args.ldb else 1,
+                .kind = kindOf(args.b_dtype, args.compute == @intFromEnum(ops.Dtype.bf16)),
+            };
+        }
+
         /// Packs `group_rows` rows of a batch for all tiles, block of k by block: (block, row or panel, unit).
         fn packGroup(args: *const ops.Gemm, grid: plan.Grid, tile: u32, workspace: Bytes) void {
             @setRuntimeSafety(false);
+            const before = grid.groups(args.m);
+            if (tile >= before) return packStrip(args, grid, tile - before, workspace);
             const groups = (args.m + plan.group_rows - 1) / plan.group_rows;
             const batch = tile / groups;
             const row: usize = tile % groups * plan.group_rows;
@@ -240,9 +274,9 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             while (i < rows) : (i += mr) {
                 const height = @min(mr, rows - i);
                 for (0..panels.count) |panel| {
-                    if (panel < mr and i + mr + panel < rows) {
-                        // A row, or a part, of the next panel.
-                        const next = a.address + a.panel + panel * (if (a.row == 4) units * 4 else a.row);
+                    if (a.row == 4 and panel < mr and i + mr < rows) {
+                        // A part of the next packed panel. What lies as it is, the processor sees coming by itself.
+                        const next = a.address + a.panel + panel * units * 4;
                         var at: usize = 0;
                         while (at < units * 4) : (at += 64) @prefetch(@as([*]const u8, @ptrFromInt(next + at)), .{});
                     }

@@ -277,14 +277,14 @@ pub const Executor = struct {
 
     pub fn reserve(executor: *Executor, program: *const Program) error{OutOfMemory}!void {
         if (executor.workspace.len < program.workspace or executor.workspace.len == 0) {
-            const larger = try os.allocate(u8, @max(program.workspace, 4096));
+            const larger = try os.allocateLarge(u8, @max(program.workspace, 4096));
             if (executor.workspace.len != 0) os.free(executor.workspace);
             executor.workspace = larger;
         }
         if (executor.stride < program.scratch or executor.scratch.len == 0) {
             // An odd number of pages: the same place in two workers' buffers falls on different cache sets.
             const stride = std.mem.alignForward(usize, @max(program.scratch, 1), 4096) | 4096;
-            const larger = try os.allocate(u8, stride * executor.pool.workers.len);
+            const larger = try os.allocateLarge(u8, stride * executor.pool.workers.len);
             if (executor.scratch.len != 0) os.free(executor.scratch);
             executor.scratch = larger;
             executor.stride = stride;
