@@ -83,8 +83,8 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             return switch (activation) {
                 .none => x,
                 .relu => @select(f32, x <= L.all(0), L.all(0), x),
-                .gelu => x * math.sigmoid(inner(x)),
-                .silu => x * math.sigmoid(x),
+                .gelu => x * math.logistic(inner(x))[1],
+                .silu => x * math.logistic(x)[1],
                 .sigmoid => math.sigmoid(x),
                 .tanh => math.tanh(x),
             };
@@ -96,18 +96,25 @@ pub fn Kernels(comptime lanes: comptime_int) type {
                 .none => return .{ x, L.all(1) },
                 .relu => return .{ function(.relu, x), @select(f32, x > L.all(0), L.all(1), @select(f32, x <= L.all(0), L.all(0), x)) },
                 .gelu => {
-                    const s, const change = math.sigmoidAndSlope(inner(x));
+                    const s, const change = sharp(inner(x));
                     const near = clamp(x, 30);
                     const steep = @mulAdd(V, near * near, L.all(6 * root * cubic), L.all(2 * root));
                     return .{ x * s, @mulAdd(V, near * change, steep, s) };
                 },
                 .silu => {
-                    const s, const change = math.sigmoidAndSlope(x);
+                    const s, const change = sharp(x);
                     return .{ x * s, @mulAdd(V, clamp(x, 128), change, s) };
                 },
                 .sigmoid => return math.sigmoidAndSlope(x),
                 .tanh => return .{ math.tanh(x), L.all(4) * math.sigmoidAndSlope(x + x)[1] },
             }
+        }
+
+        /// s = 1 / (1 + e^-x) and s (1 - s).
+        inline fn sharp(x: V) [2]V {
+            const e, const s = math.logistic(x);
+            const finite = @select(f32, e > L.all(0x1p126), L.all(0x1p126), e);
+            return .{ s, s * (finite * s) };
         }
 
         /// Beyond the limit the slope's second term is 0 anyway; NaN stays.

@@ -29,9 +29,26 @@ pub fn Finish(comptime lanes: comptime_int) type {
             first: bool,
             last: bool,
 
-            /// The sums are more than added to what is there.
-            pub fn lastNeedsMore(sums: *const Sums) bool {
-                return sums.last and (!sums.in_c or sums.args.bias.present() or sums.args.pre.present() or sums.args.activation != 0);
+            /// Sums are written, or added to what is there (C itself, once), and what else comes is a bias and an activation.
+            pub fn simple(sums: *const Sums) bool {
+                if (!sums.in_c) return !sums.last;
+                const beta = sums.args.beta;
+                if (beta != 0 and !sums.plain()) return false;
+                if (sums.first and beta != 0 and beta != 1) return false;
+                return !(sums.args.pre.present() and sums.args.activation == 0);
+            }
+            /// The last block brings a bias or an activation.
+            pub fn finishes(sums: *const Sums) bool {
+                return sums.last and (sums.args.bias.present() or sums.args.activation != 0);
+            }
+            /// Where an element of the tile goes before the activation.
+            pub fn finished(sums: *const Sums, i: usize, col: usize) [*]f32 {
+                const args = sums.args;
+                const ref = if (args.pre.present()) args.pre else args.c;
+                return ref.f32s() + sums.offset / 4 + (sums.row + i) * args.ldc + sums.col + col;
+            }
+            pub fn biasOf(sums: *const Sums, col: usize) ?[*]const f32 {
+                return if (sums.args.bias.present()) sums.args.bias.f32s() + sums.col + col else null;
             }
             /// The first block adds beta * C, where nothing comes between the two.
             pub fn adds(sums: *const Sums) bool {
@@ -41,6 +58,24 @@ pub fn Finish(comptime lanes: comptime_int) type {
                 return sums.args.activation == 0 and !sums.args.pre.present();
             }
         };
+
+        /// to = act(from), a register tile that has just been written.
+        pub fn activate(comptime vectors: comptime_int, args: *const ops.Gemm, to: [*]f32, from: [*]const f32, stride: usize, rows: usize) void {
+            switch (@as(ops.Activation, @enumFromInt(args.activation))) {
+                .none => {},
+                inline else => |activation| activateRows(activation, vectors, to, from, stride, rows),
+            }
+        }
+
+        noinline fn activateRows(comptime activation: ops.Activation, comptime vectors: comptime_int, to: [*]f32, from: [*]const f32, stride: usize, rows: usize) void {
+            @setRuntimeSafety(false);
+            for (0..rows) |i| {
+                inline for (0..vectors) |j| {
+                    const at = i * stride + j * lanes;
+                    store(to + at, activations.function(activation, some(f32, lanes, from + at, lanes)), lanes);
+                }
+            }
+        }
 
         /// Takes the sums of one row of the tile, from `col` on, times alpha.
         pub fn row(sums: *const Sums, i: usize, col: usize, width: usize, values: [*]const f32) void {

@@ -307,9 +307,10 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             const to = sums.to + row * sums.stride + col;
             const stride = sums.stride;
             const whole = height == rows and width == vectors * lanes;
-            if (whole) inline for (0..rows) |i| {
-                inline for (0..(vectors * lanes + 31) / 16) |line| @prefetch(to + i * stride + @min(line * 16, vectors * lanes - 1), .{ .rw = .write, .locality = 3 });
-            };
+            if (whole) {
+                prefetchTile(rows, vectors, to, stride);
+                if (sums.finishes() and sums.args.pre.present() and sums.simple()) prefetchTile(rows, vectors, sums.finished(row, col), stride);
+            }
             var acc: [rows][vectors]V = @splat(@splat(@splat(0)));
             // Rows past the last repeat it.
             var a: [rows]usize = undefined;
@@ -330,27 +331,49 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
                 b_at += vectors * lanes;
             }
             const alpha: V = @splat(sums.args.alpha);
-            if (whole and !sums.lastNeedsMore()) {
-                if (sums.first and !sums.adds()) {
-                    inline for (0..rows) |i| {
-                        inline for (0..vectors) |j| store(to + i * stride + j * lanes, alpha * acc[i][j]);
-                    }
-                    return;
-                } else if (!sums.first or sums.args.beta == 1) {
-                    inline for (0..rows) |i| {
-                        inline for (0..vectors) |j| {
-                            const there = to + i * stride + j * lanes;
-                            store(there, @mulAdd(V, alpha, acc[i][j], @as(*align(4) const V, @ptrCast(there)).*));
+            if (whole and sums.simple()) {
+                const adds = !sums.first or sums.adds();
+                if (!sums.finishes()) {
+                    if (adds) {
+                        inline for (0..rows) |i| {
+                            inline for (0..vectors) |j| {
+                                const there = to + i * stride + j * lanes;
+                                store(there, @mulAdd(V, alpha, acc[i][j], load(there)));
+                            }
+                        }
+                    } else {
+                        inline for (0..rows) |i| {
+                            inline for (0..vectors) |j| store(to + i * stride + j * lanes, alpha * acc[i][j]);
                         }
                     }
                     return;
                 }
+                const out = sums.finished(row, col);
+                const bias = sums.biasOf(col);
+                var shift: [vectors]V = @splat(@splat(0));
+                if (bias) |from| {
+                    inline for (0..vectors) |j| shift[j] = load(from + j * lanes);
+                }
+                inline for (0..rows) |i| {
+                    inline for (0..vectors) |j| {
+                        const x = if (adds) @mulAdd(V, alpha, acc[i][j], load(to + i * stride + j * lanes)) else alpha * acc[i][j];
+                        store(out + i * stride + j * lanes, x + shift[j]);
+                    }
+                }
+                return Finish(lanes).activate(vectors, sums.args, to, out, stride, rows);
             }
             var values: [rows][vectors * lanes]f32 align(64) = undefined;
             inline for (0..rows) |i| {
                 inline for (0..vectors) |j| store(@as([*]f32, &values[i]) + j * lanes, alpha * acc[i][j]);
             }
             for (0..height) |i| Finish(lanes).row(sums, row + i, col, width, &values[i]);
+        }
+
+        /// Lines that will be written.
+        inline fn prefetchTile(comptime rows: comptime_int, comptime vectors: comptime_int, to: [*]f32, stride: usize) void {
+            inline for (0..rows) |i| {
+                inline for (0..(vectors * lanes + 31) / 16) |line| @prefetch(to + i * stride + @min(line * 16, vectors * lanes - 1), .{ .rw = .write, .locality = 3 });
+            }
         }
 
         inline fn multiplyAdd(a: @Vector(lanes, u32), b: @Vector(lanes, u32), acc: V) V {
@@ -361,6 +384,10 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
                   [a] "v" (a),
                   [b] "v" (b),
             );
+        }
+
+        inline fn load(from: [*]const f32) V {
+            return @as(*align(4) const V, @ptrCast(from)).*;
         }
 
         inline fn store(to: [*]f32, value: V) void {
