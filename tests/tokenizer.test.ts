@@ -243,3 +243,12 @@ test("paths that are no tokenizer", () => {
   for (const [path, says] of cases) expect(failure(() => openTokenizer(path, null))).toMatchObject({ kind: "data", message: expect.stringContaining(says) });
   expect(failure(() => openTokenizer("byte", null)).hint).toContain("did you mean bytes?");
 });
+
+test("bpe:N is learned from the text, the same as by training and saving it", async () => {
+  const text = await corpusOf("the cat sat on the mat; the bat sat on the cat. ".repeat(20));
+  const learned = openTokenizer("bpe:270", text);
+  expect(learned.definition).toBe(bpeTokenizer(trainBpe(text, 270, "").tables).definition);
+  expect([learned.kind, learned.vocabulary]).toEqual(["bpe", 270]);
+  expect(() => openTokenizer("bpe:255", text)).toThrow("byte-level BPE needs 256 tokens");
+  expect(() => openTokenizer("bpe:270", null)).toThrow("made from a text");
+});

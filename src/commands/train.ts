@@ -5,6 +5,7 @@ import { defineCommand } from "citty";
 import type { Config } from "../config/knobs.ts";
 import { effectiveConfigText, loadConfig } from "../config/load.ts";
 import { openCorpus, type Corpus } from "../data/corpus.ts";
+import { tokenizerContent } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
 import { createLearner, openText } from "../learners/create.ts";
 import type { Learner } from "../learners/learner.ts";
@@ -57,7 +58,7 @@ export async function run(argv: string[]): Promise<number> {
   const terminal = createTerminal({ quiet: values.quiet });
   const corpus = await openCorpus(config.data.path);
   try {
-    const folder = runFolder(config, values.name, corpus.fingerprint());
+    const folder = runFolder(config, values.name, corpus.fingerprint() + tokenizerContent(config.data.tokenizer));
     const again = commandText({ "--config": values.config, "--set": repeated.set, "--out": values.out, "--name": values.name, "--threads": values.threads }) + (values["debug-stats"] ? " --debug-stats" : "");
     const report = (summary: Summary, view: View | null): void => {
       if (summary.stopped_by === "minutes" || summary.stopped_by === "patience") terminal.info(endText(summary, config));

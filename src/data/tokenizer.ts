@@ -5,6 +5,7 @@ import { readFileSync, statSync } from "node:fs";
 import { nearest } from "../config/nearest.ts";
 import { EggError } from "../errors.ts";
 import { BpeCodec, type BpeTables } from "./bpe.ts";
+import { trainBpe } from "./bpe-train.ts";
 import { CharacterCodec, symbolsOf } from "./characters.ts";
 import type { Corpus } from "./corpus.ts";
 import { readTokenizerJson, writeTokenizerJson } from "./huggingface.ts";
@@ -84,22 +85,28 @@ export function tokenizerFrom(definition: string): Tokenizer {
 }
 
 /**
- * The tokenizer that data.tokenizer asks for: "bytes"; "characters", whose vocabulary is all characters of `text`; or the path of a
- * tokenizer.json. For a token file the tokenizer is the one that made it, where that is of the kind asked for.
+ * The tokenizer that data.tokenizer asks for: "bytes"; "characters", whose vocabulary is all characters of `text`; "bpe:N", trained on
+ * `text` up to N ids; or the path of a tokenizer.json. For a token file the tokenizer is the one that made it, where that is of the kind asked for.
  * @throws EggError("data") where there is no such file, or none that egg can use
  */
 export function openTokenizer(word: string, text: Corpus | null): Tokenizer {
   if (word === "bytes") return bytes;
-  if (word === "characters") {
-    if (text === null) throw new EggError("usage", "[tokenizer] characters: they are those of a text, and none is given.", { hint: "Name the text too." });
-    if (text.tokenFile === undefined) return charactersOf(symbolsOf(text));
+  const trained = /^bpe:(\d+)$/.exec(word);
+  if (word === "characters" || trained !== null) {
+    if (text === null) throw new EggError("usage", `[tokenizer] ${word}: made from a text, and none is given.`, { hint: "Name the text too." });
+    if (text.tokenFile === undefined) return trained === null ? charactersOf(symbolsOf(text)) : bpeTokenizer(trainBpe(text, Number(trained[1]), "").tables);
     const own = tokenizerFrom(text.tokenFile.definition);
-    if (own.kind === "characters") return own;
-    throw new EggError("data", `[data] ${text.name}: its tokens are of the tokenizer ${own.name}, asked for is "characters".`, {
+    if (own.kind === (trained === null ? "characters" : "bpe")) return own;
+    throw new EggError("data", `[data] ${text.name}: its tokens are of the tokenizer ${own.name}, asked for is "${word}".`, {
       hint: own.kind === "bytes" ? 'Ask for "bytes".' : "Name the tokenizer.json that the file was made with.",
     });
   }
   return bpeTokenizer(readTokenizerJson(readFile(word), word));
+}
+
+/** What a run's tokens depend on besides its text and the word in its config: the content of a tokenizer.json. "" where there is none. */
+export function tokenizerContent(word: string): string {
+  return word === "bytes" || word === "characters" || /^bpe:\d+$/.test(word) ? "" : sha256(readFile(word));
 }
 
 /** A tokenizer by its tables. */
@@ -149,7 +156,7 @@ function symbolsFrom(characters: unknown, single: unknown): Int32Array | null {
 
 function readFile(path: string): string {
   const near = nearest(path, ["bytes", "characters"]);
-  const hint = `A tokenizer is bytes, characters, or the path of a tokenizer.json${near === undefined ? "" : `; did you mean ${near}?`}`;
+  const hint = `A tokenizer is bytes, characters, bpe:N, or the path of a tokenizer.json${near === undefined ? "" : `; did you mean ${near}?`}`;
   let content: Buffer;
   try {
     const stats = statSync(path);
