@@ -102,14 +102,14 @@ export async function run(argv: string[]): Promise<number> {
     const prepare = (): { learner: Learner; plan: PeakPlan } => {
       let plan: PeakPlan;
       const learner = createLearner(text, openContext(config.device.threads, tier), (parts, held) => {
-        plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: config.data.path.startsWith("builtin:") }, held);
+        plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: text.kind === "bytes" && config.data.path.startsWith("builtin:") }, held);
       }, profiler);
       return { learner, plan: plan! };
     };
     if (values["dry-run"]) {
       const { learner, plan } = prepare();
       const time = await estimateTime(learner, config, saved?.step ?? 0);
-      tell({ folder, state: values.force ? "new" : state, config, estimate: { plan, time, stepsDone: saved?.step ?? 0, tokensPerStep: learner.tokensPerStep, unit: learner.unit } });
+      tell({ folder, state: values.force ? "new" : state, config, estimate: { plan, time, stepsDone: saved?.step ?? 0, parameters: learner.parameters, tokensPerStep: learner.tokensPerStep, unit: learner.unit } });
       return 0;
     }
     const view = new View(terminal, corpus, config.run.steps);

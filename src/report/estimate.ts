@@ -14,15 +14,16 @@ export interface DryRun {
   state: "new" | "unfinished" | "finished";
   config: Config;
   /** Null where there is nothing to do. */
-  estimate: { plan: PeakPlan; time: TimeEstimate; stepsDone: number; tokensPerStep: number; unit: Unit } | null;
+  estimate: { plan: PeakPlan; time: TimeEstimate; stepsDone: number; parameters: number; tokensPerStep: number; unit: Unit } | null;
 }
 
 /** Lines for stderr. */
 export function dryRunTable({ folder, state, config, estimate }: DryRun, colors: Colors): string {
   const rows: [string, string][] = [["run", `${folder}: ${state === "new" ? "a new run" : state === "finished" ? "finished, nothing to do" : "unfinished, would go on"}`]];
   if (estimate !== null) {
-    const { plan, time, stepsDone, tokensPerStep, unit } = estimate;
+    const { plan, time, stepsDone, parameters, tokensPerStep, unit } = estimate;
     const left = Math.max(0, config.run.steps - stepsDone);
+    rows.push(["parameters", parameters.toLocaleString("en")]);
     rows.push(["planned peak", `${formatBytes(plan.peak)} of the ${formatBytes(plan.available)} that are available`]);
     for (const [part, bytes] of Object.entries(plan.parts)) rows.push(["", `${part} ${formatBytes(bytes)}`]);
     rows.push(
@@ -37,11 +38,12 @@ export function dryRunTable({ folder, state, config, estimate }: DryRun, colors:
 
 /** One line, the same figures. */
 export function dryRunJson({ folder, state, config, estimate }: DryRun): string {
-  const { plan, time, stepsDone, tokensPerStep, unit } = estimate ?? {};
+  const { plan, time, stepsDone, parameters, tokensPerStep, unit } = estimate ?? {};
   return summaryJson({
     run: path.basename(folder),
     state,
     folder,
+    parameters: parameters ?? null,
     memory_bytes: plan?.parts ?? null,
     planned_peak_bytes: plan?.peak ?? null,
     available_bytes: plan?.available ?? null,

@@ -21,7 +21,7 @@ const MiB = 2 ** 20;
 export interface Growth {
   /** Steps that are still to do. */
   steps: number;
-  /** Whether much code has run already: a built-in text was made. */
+  /** Whether much of the code that will run has run already: a built-in text was made, and no tensors come into play. */
   warm: boolean;
 }
 
