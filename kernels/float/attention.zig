@@ -82,15 +82,15 @@ pub fn attention(args: *ops.Attention, link: *ops.Link) ops.Error!ops.Plan {
 }
 
 /// How the vector kernels cut the backward. A unit is a block of queries of one of the heads that share a kv head, the latest
-/// queries first. Each (batch, kv head) has `chunks`; chunk c takes the units c, c + chunks, .. and sums dk and dv of all keys
-/// in the workspace, where the second phase joins the chunks in order.
+/// queries first. Each (batch, kv head) has `chunks`; chunk c takes the units c, c + chunks, .. and sums dk and dv of all keys:
+/// a single one in its worker's scratch, several in the workspace, where the second phase joins them in order.
 pub const Cut = struct {
     group: usize,
     units: usize,
     chunks: usize,
 
     /// Tiles enough for many threads, and a limit on what the partial sums take: 128 MiB, or two copies of k.
-    const tiles_wanted = 32;
+    const tiles_wanted = 24;
     const most_chunks = 16;
     const most_floats = 1 << 25;
 
@@ -156,12 +156,13 @@ pub fn attention_backward(args: *ops.AttentionBackward, link: *ops.Link) ops.Err
     if (link.lanes == 1) return .{ .tiles = .{ query_tiles, key_tiles, 0 }, .workspace = 4 * @as(usize, args.batch) * args.heads * args.q_len, .work = work };
     const cut: Cut = .init(args, link.lanes);
     const tiles: u32 = if (query_tiles == 0) 0 else @intCast(@as(u64, args.batch) * args.kv_heads * cut.chunks);
-    const floats = 2 * @as(u64, args.batch) * args.kv_heads * cut.chunks;
+    const own = cut.chunks == 1;
+    const floats = if (own) 0 else 2 * @as(u64, args.batch) * args.kv_heads * cut.chunks;
     const workspace = std.math.mul(u64, 4 * floats, @as(u64, args.kv_len) * padded(args.d, link.lanes)) catch return link.fail(error.BadShape, "dk: too large", .{});
     return .{
-        .tiles = .{ tiles, key_tiles, 0 },
+        .tiles = .{ tiles, if (own and tiles > 0) 0 else key_tiles, 0 },
         .workspace = @intCast(if (tiles == 0) 0 else workspace),
-        .scratch = if (tiles == 0) 0 else 4 * backwardFloats(args.d, link.lanes),
+        .scratch = if (tiles == 0) 0 else 4 * (backwardFloats(args.d, link.lanes) + if (own) 2 * args.kv_len * padded(args.d, link.lanes) else 0),
         .work = work,
     };
 }

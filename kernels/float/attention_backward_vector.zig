@@ -1,5 +1,5 @@
 // Vector kernels for attention's backward. A tile takes some of the blocks of queries of one kv head; for each it goes through
-// the keys block by block, finishes dq, and adds to its own sums of dk and dv, which the second phase joins in order.
+// the keys block by block, finishes dq, and adds to its own sums of dk and dv: those of several tiles are joined by the second phase, in order.
 // Not the checks: attention.zig has them. Read next: attention_block.zig (the products), attention_vector.zig (the forward).
 const std = @import("std");
 const ops = @import("ops.zig");
@@ -25,13 +25,19 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             const place: Place = .{ .batch = row / args.kv_heads, .kv_head = row % args.kv_heads };
             const chunk = tile % cut.chunks;
             const padded = plan.padded(args.d, lanes);
-            const dk = @as([*]f32, @ptrCast(workspace)) + cut.sums(args, padded, place.batch, place.kv_head, chunk);
+            const own = cut.chunks == 1;
+            const dk = if (own) @as([*]f32, @ptrCast(scratch)) + plan.backwardFloats(args.d, lanes) else @as([*]f32, @ptrCast(workspace)) + cut.sums(args, padded, place.batch, place.kv_head, chunk);
             const dv = dk + args.kv_len * padded;
             var unit = chunk;
             while (unit < cut.units) : (unit += cut.chunks) {
                 const queries = cut.unit(args, unit);
                 const head = place.kv_head * cut.group + queries.member;
                 throughKeys(args, place, head, queries.first, queries.count, dk, dv, unit != chunk, scratch);
+            }
+            if (!own) return;
+            for (0..args.kv_len) |j| {
+                B.put(args.dk.f32s() + place.batch * args.k_batch + j * args.k_time + place.kv_head * args.k_head, dk + j * padded, args.d, L.all(args.scale), args.accumulate == 1);
+                B.put(args.dv.f32s() + place.batch * args.v_batch + j * args.v_time + place.kv_head * args.v_head, dv + j * padded, args.d, L.all(1), args.accumulate == 1);
             }
         }
 
@@ -57,6 +63,13 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             const lse = ds + block * block;
             const delta = lse + block;
             const vectors = (count + lanes - 1) / lanes;
+            const queries = args.q.f32s() + q_at;
+            const douts = args.dout.f32s() + o_at;
+            B.ask(queries, args.q_time, count, d, false);
+            B.ask(douts, args.o_time, count, d, false);
+            B.ask(args.o.f32s() + o_at, args.o_time, count, d, false);
+            B.ask(k, args.k_time, @min(block, args.kv_len), d, false);
+            B.ask(v, args.v_time, @min(block, args.kv_len), d, false);
             B.transpose(turned_q, args.q.f32s() + q_at, args.q_time, count, d, args.scale * std.math.log2e);
             B.transpose(turned_do, args.dout.f32s() + o_at, args.o_time, count, d, 1);
             B.pad(rows_q, args.q.f32s() + q_at, args.q_time, count, d);
@@ -77,6 +90,11 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             while (first < keys) : (first += block) {
                 const n = @min(block, keys - first);
                 const view: View = .init(args, first_query, first, n);
+                if (first + n < keys) {
+                    const next = @min(block, keys - first - n);
+                    B.ask(k + (first + n) * args.k_time, args.k_time, next, d, false);
+                    B.ask(v + (first + n) * args.v_time, args.v_time, next, d, false);
+                } else B.ask(args.dq.f32s() + q_at, args.q_time, count, d, true);
                 B.pad(rows_k, k + first * args.k_time, args.k_time, n, d);
                 var j: usize = 0;
                 while (j < n) {

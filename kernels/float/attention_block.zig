@@ -124,6 +124,15 @@ pub fn Block(comptime lanes: comptime_int) type {
             }
         }
 
+        /// Asks for rows that are read, or written, soon: they lie apart, and nothing else sees them coming.
+        pub fn ask(from: [*]const f32, stride: usize, rows: usize, d: usize, comptime write: bool) void {
+            @setRuntimeSafety(false);
+            for (0..rows) |r| {
+                var i: usize = 0;
+                while (i < d) : (i += 16) @prefetch(from + r * stride + i, .{ .rw = if (write) .write else .read, .locality = 2 });
+            }
+        }
+
         /// to (rows, padded d) = rows of d, with 0 behind them.
         pub fn pad(to: [*]f32, from: [*]const f32, stride: usize, rows: usize, d: usize) void {
             @setRuntimeSafety(false);

@@ -37,6 +37,9 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             const sums = values + block * padded;
             const running: Running = .{ .top = sums + block * padded, .total = sums + block * padded + block, .factor = sums + block * padded + 2 * block };
             const vectors = (place.count + lanes - 1) / lanes;
+            B.ask(q, args.q_time, place.count, d, false);
+            B.ask(k, args.k_time, @min(block, args.kv_len), d, false);
+            B.ask(v, args.v_time, @min(block, args.kv_len), d, false);
             B.transpose(turned, q, args.q_time, place.count, d, args.scale * std.math.log2e);
             for (0..vectors) |c| {
                 L.store(running.top + c * lanes, L.all(-inf));
@@ -47,6 +50,11 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             while (first < keys) : (first += block) {
                 const n = @min(block, keys - first);
                 const view: View = .init(args, place.first, first, n);
+                if (first + n < keys) {
+                    const next = @min(block, keys - first - n);
+                    B.ask(k + (first + n) * args.k_time, args.k_time, next, d, false);
+                    B.ask(v + (first + n) * args.v_time, args.v_time, next, d, false);
+                } else B.ask(args.o.f32s() + place.batch * args.o_batch + place.first * args.o_time + place.head * args.o_head, args.o_time, place.count, d, true);
                 var j: usize = 0;
                 while (j < n) {
                     const rows = blocks.height(n - j);

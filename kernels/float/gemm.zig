@@ -124,7 +124,11 @@ pub fn gridOf(args: *const ops.Gemm, lanes: u32) Grid {
     const tallest: u32 = if (can_share) 256 else 1024;
     const widest: u32 = if (args.ta == 1) 384 else 192;
     var n_tiles = ceil(n, widest);
-    const m_tiles = @max(ceil(m, tallest), @min(ceil(enough, batches * n_tiles), ceil(m, if (can_share) 48 else 384)));
+    var m_tiles = ceil(m, tallest);
+    // Few rows, many columns: each tile packs its own part of B, and nobody else needs it.
+    if (m_tiles == 1 and n >= 8 * 2 * panel) n_tiles = @max(n_tiles, @min(ceil(enough, batches), ceil(n, 2 * panel)));
+    if (batches * m_tiles * n_tiles < 8) m_tiles = @max(m_tiles, @min(ceil(enough, batches * n_tiles), ceil(m, if (can_share) 48 else 384)));
+    if (batches * m_tiles * n_tiles < enough) m_tiles = @max(m_tiles, @min(ceil(enough, batches * n_tiles), ceil(m, if (can_share) 128 else 384)));
     if (batches * m_tiles * n_tiles < enough) n_tiles = @max(n_tiles, @min(ceil(enough, batches * m_tiles), ceil(n, 2 * panel)));
     // Else parts of k.
     if (batches * m_tiles * n_tiles < enough and k >= 2048) {

@@ -115,25 +115,17 @@ pub fn Packing(comptime pairs: bool) type {
                     const address = source.address + (first * source.across + k0 * source.along) * size;
                     const rows = units(depth);
                     if (source.across == 1) {
-                        const from = panels.begin(panel) * n * size;
-                        const last = @min(count, panels.begin(end) * n) * size;
-                        for (0..rows) |unit| {
-                            const second = pairs and 2 * unit + 1 < depth;
-                            const at = address + unit * per * source.along * size;
-                            const next = at + ahead * per * source.along * size;
-                            var line = from;
-                            while (line < last) : (line += 64) {
-                                inline for (0..per) |i| @prefetch(@as([*]const u8, @ptrFromInt(next + line + i * source.along * size)), .{});
-                            }
-                            for (panel..end) |p| {
-                                const width = panels.width(p);
-                                const begin = panels.begin(p);
-                                const out = to + begin * n * rows + unit * width * n;
-                                for (0..width) |v| {
-                                    const col = (begin + v) * n;
-                                    @prefetch(out + ahead * width * n + v * n, .{ .rw = .write });
-                                    store(n, out + v * n, sideways(n, kind, at + col * size, source.along * size, second, count - col));
-                                }
+                        for (panel..end) |p| {
+                            const begin = panels.begin(p) * n;
+                            const left = count - begin;
+                            const out = to + begin * rows;
+                            switch (panels.width(p)) {
+                                inline 1, 2, 3 => |width| {
+                                    const at = address + begin * size;
+                                    const row = source.along * size;
+                                    if (left >= width * n) rowsOf(n, width, kind, out, at, row, width * n, depth) else rowsOf(n, width, kind, out, at, row, left, depth);
+                                },
+                                else => unreachable,
                             }
                         }
                     } else {
@@ -148,6 +140,20 @@ pub fn Packing(comptime pairs: bool) type {
                         }
                     }
                 },
+            }
+        }
+
+        /// One panel of `width` vectors from a matrix whose rows lie along the panel.
+        inline fn rowsOf(comptime n: comptime_int, comptime width: comptime_int, comptime kind: Kind, to: [*]u32, address: usize, row: usize, left: usize, depth: usize) void {
+            const size = if (kind == .bf16) 2 else 4;
+            for (0..units(depth)) |unit| {
+                const second = pairs and 2 * unit + 1 < depth;
+                const at = address + unit * per * row;
+                inline for (0..per) |i| {
+                    // The rows lie far apart: nothing else asks for them in time.
+                    inline for (0..(width * n * size + 63) / 64) |line| @prefetch(@as([*]const u8, @ptrFromInt(at + (ahead * per + i) * row + line * 64)), .{});
+                }
+                inline for (0..width) |v| store(n, to + (unit * width + v) * n, sideways(n, kind, at + v * n * size, row, second, left - @min(left, v * n)));
             }
         }
 
@@ -179,7 +185,9 @@ pub fn Packing(comptime pairs: bool) type {
                 const at = address + unit * per * size;
                 const left = depth - unit * per;
                 if (count >= n and left >= n * per) {
-                    inline for (0..n) |i| @prefetch(@as([*]const u8, @ptrFromInt(at + i * row + 384)), .{});
+                    // Some lines on in each row; where the rows end, the first ones of the next n.
+                    const soon = at + 6 * 64 + if (left * size > 6 * 64) 0 else n * row - depth * size;
+                    inline for (0..n) |i| @prefetch(@as([*]const u8, @ptrFromInt(soon + i * row)), .{});
                     inline for (0..n) |i| square[i] = lengthways(n, kind, at + i * row, n * per);
                 } else {
                     for (&square, 0..) |*line, i| line.* = if (i < count) lengthways(n, kind, at + i * row, left) else @splat(0);

@@ -73,7 +73,13 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
                     packed_b = sharedB(args, grid, place.batch, place.part, k / grid.kc, place.col, workspace);
                 } else {
                     Pack.packWide(lanes, packed_b, b, place.col, place.cols, place.k + k, depth, panels, 0, panels.count);
-                    if (k + depth < place.depth) soon = .of(b, place.col, place.cols, place.k + k + depth, @min(grid.kc, place.depth - k - depth), (place.rows + mr - 1) / mr * panels.count);
+                    const times = (place.rows + mr - 1) / mr * panels.count;
+                    if (k + depth < place.depth) {
+                        soon = .of(b, place.col, place.cols, place.k + k + depth, @min(grid.kc, place.depth - k - depth), times);
+                    } else if (tile + 1 < grid.batches * grid.parts * grid.m_tiles * grid.n_tiles) {
+                        const next = plan.placeOf(args, grid, tile + 1); // most often this worker's, too
+                        soon = .of(sourceOfB(args, plan.offsetsOf(args, next.batch).b), next.col, next.cols, next.k, @min(grid.kc, next.depth), times);
+                    }
                 }
                 if (grid.shared_a) {
                     const begin = sharedA(args, grid, place.batch, workspace) + sharedBlock(args, grid, place.k + k);
@@ -233,14 +239,17 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             also: ?*Soon = null,
 
             fn of(source: packing.Source, first: usize, count: usize, k: usize, depth: usize, times: usize) Soon {
-                if (source.across != 1) return .{}; // read along its rows: the CPU sees that coming
                 const size: usize = if (source.kind == .bf16) 2 else 4;
-                var soon: Soon = .{
-                    .address = source.address + (first + k * source.along) * size,
-                    .stride = source.along * size,
-                    .width = count * size,
-                    .runs = depth,
-                };
+                var soon: Soon = .{ .address = source.address + (first * source.across + k * source.along) * size };
+                if (source.across == 1) {
+                    soon.stride = source.along * size;
+                    soon.width = count * size;
+                    soon.runs = depth;
+                } else {
+                    soon.stride = source.across * size;
+                    soon.width = depth * size;
+                    soon.runs = count;
+                }
                 soon.lines = ((soon.width + 63) / 64 * soon.runs + times - 1) / times;
                 return soon;
             }

@@ -99,8 +99,8 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptio
 
 /** crossEntropy(linear(x, weight), targets) with at most `chunk` rows of logits at a time: x (..., D), weight (V, D). */
 export function linearCrossEntropy(x: Tensor, weight: Tensor, targets: Tensor, options: LossOptions & { chunk?: number } = {}): Tensor {
-  // Rows enough for full tiles in every product, few enough that the logits stay in a cache.
-  const chunk = options.chunk ?? Math.max(64, Math.min(1024, Math.floor(2 ** 22 / Math.max(1, weight.shape[0] ?? 1) / 16) * 16));
+  // Rows enough that reading the weights once for each chunk counts little, few enough that logits take at most 64 MiB.
+  const chunk = options.chunk ?? Math.max(64, Math.min(1024, Math.floor(2 ** 24 / Math.max(1, weight.shape[0] ?? 1) / 16) * 16));
   return run(model.linearCrossEntropy, [x, weight, targets], { ignoreIndex: options.ignoreIndex ?? -100, mean: options.reduction !== "sum", chunk, compute: computeType() });
 }
 

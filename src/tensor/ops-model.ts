@@ -284,8 +284,10 @@ interface Place { at: Operand; accumulate: boolean }
 function emitLinearLoss(step: Forward<LinearLosing>, dx: Place | null, dw: Place | null): void {
   const [x, w, targets] = step.inputs as [Value, Value, Value];
   const [classes, width] = w.shape as [number, number];
-  const { ignoreIndex, mean, chunk, compute } = step.attributes;
+  const { ignoreIndex, mean, compute } = step.attributes;
   const rows = targets.numel;
+  // As many chunks as must be, all of about the same size.
+  const chunk = Math.ceil(rows / Math.max(1, Math.ceil(rows / step.attributes.chunk)) / 8) * 8;
   const divisor = mean ? step.save("count", 4) : null;
   if (divisor !== null) emit("count_targets", { targets: step.at(2), count: divisor, rows, ignore_index: ignoreIndex });
   if (rows === 0) emit("fill", { y: step.y, count: 1, value: 0 });
