@@ -83,7 +83,7 @@ pub fn fill(args: *ops.Fill, link: *ops.Link) ops.Error!ops.Plan {
 pub fn convert(args: *ops.Convert, link: *ops.Link) ops.Error!ops.Plan {
     const from = try link.choice(ops.Dtype, args.from, "from");
     const to = try link.choice(ops.Dtype, args.to, "to");
-    const known = (from == .f32 and to == .bf16) or (from != .f32 and to == .f32);
+    const known = (from == .f32 and to == .bf16) or ((from == .bf16 or from == .i32) and to == .f32);
     if (!known) return link.fail(error.BadArgument, "{t} to {t}: f32 to bf16, bf16 to f32 and i32 to f32 only", .{ from, to });
     try link.dense(&args.x, &.{args.count}, from, "x");
     try link.dense(&args.y, &.{args.count}, to, "y");
@@ -136,6 +136,7 @@ pub inline fn philox(comptime T: type, counter: [4]T, seed: u32, comptime highLo
 /// ones: the last is y's most contiguous, the one before it the one in which x is contiguous (a transpose), if another.
 pub fn copy(args: *ops.Copy, link: *ops.Link) ops.Error!ops.Plan {
     const dtype = try link.choice(ops.Dtype, args.dtype, "dtype");
+    if (dtype == .i8) return link.fail(error.BadArgument, "dtype: i8 is not copied", .{});
     if (try link.choice(bool, args.accumulate, "accumulate") and dtype != .f32) return link.fail(error.BadArgument, "accumulate: f32 only", .{});
     try link.strided(&args.x, &args.sizes, &args.x_strides, dtype, "x");
     try link.strided(&args.y, &args.sizes, &args.y_strides, dtype, "y");

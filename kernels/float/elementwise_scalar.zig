@@ -77,6 +77,7 @@ pub fn convert(args: *const ops.Convert, _: u32, tile: u32, _: Bytes, _: Bytes) 
             .f32 => args.y.bf16s()[i] = narrow(args.x.f32s()[i]),
             .bf16 => args.y.f32s()[i] = widen(args.x.bf16s()[i]),
             .i32 => args.y.f32s()[i] = @floatFromInt(args.x.i32s()[i]),
+            .i8 => unreachable,
         }
     }
 }

@@ -123,6 +123,7 @@ pub fn Kernels(comptime lanes: comptime_int) type {
                 .f32 => each(f32, u16, args.x.f32s() + first, args.y.bf16s() + first, n, L.narrow),
                 .bf16 => each(u16, f32, args.x.bf16s() + first, args.y.f32s() + first, n, L.widen),
                 .i32 => each(i32, f32, args.x.i32s() + first, args.y.f32s() + first, n, whole),
+                .i8 => unreachable,
             }
         }
 

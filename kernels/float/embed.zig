@@ -12,7 +12,8 @@ pub const check_rows = 1 << 15;
 
 pub fn embed(args: *ops.Embed, link: *ops.Link) ops.Error!ops.Plan {
     const dtype = try link.choice(ops.Dtype, args.dtype, "dtype");
-    if (dtype == .i32) return link.fail(error.BadArgument, "dtype: f32 or bf16 only", .{});
+    if (dtype == .i32) return link.fail(error.BadArgument, "dtype: f32, bf16 or i8 only", .{});
+    if (dtype == .i8) try link.dense(&args.scales, &.{args.vocabulary}, .f32, "scales");
     try link.dense(&args.table, &.{ args.vocabulary, args.width }, dtype, "table");
     try link.dense(&args.ids, &.{args.rows}, .i32, "ids");
     try link.dense(&args.y, &.{ args.rows, args.width }, .f32, "y");

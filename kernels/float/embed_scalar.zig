@@ -12,8 +12,13 @@ pub fn embed(args: *const ops.Embed, phase: u32, tile: u32, _: Bytes, _: Bytes) 
     const first_row, const end_row, const first_col, const end_col = plan.Grid.init(args.rows, args.width).block(tile);
     for (first_row..end_row) |row| {
         for (first_col..end_col) |col| {
-            const from = @as(usize, @intCast(ids[row])) * args.width + col;
-            args.y.f32s()[row * args.width + col] = if (args.dtype == @intFromEnum(ops.Dtype.bf16)) widen(args.table.bf16s()[from]) else args.table.f32s()[from];
+            const id: usize = @intCast(ids[row]);
+            const from = id * args.width + col;
+            args.y.f32s()[row * args.width + col] = switch (@as(ops.Dtype, @enumFromInt(args.dtype))) {
+                .bf16 => widen(args.table.bf16s()[from]),
+                .i8 => args.scales.f32s()[id] * @as(f32, @floatFromInt(args.table.i8s()[from])),
+                else => args.table.f32s()[from],
+            };
         }
     }
     return 0;

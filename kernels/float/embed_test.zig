@@ -20,11 +20,31 @@ test "embed: rows of an f32 or bf16 table" {
         const ids = memory.reserve(i32, case.rows);
         for (memory.slice(i32, ids, case.rows)) |*id| id.* = random.random().intRangeLessThan(i32, 0, @intCast(case.vocabulary));
         const y = memory.reserve(f32, case.rows * case.width);
-        try trial.run(.embed, .{ .table = from, .ids = ids, .y = y, .rows = case.rows, .vocabulary = case.vocabulary, .width = case.width, .dtype = @intFromEnum(dtype) }, memory, table, 1);
+        try trial.run(.embed, .{ .table = from, .scales = .{}, .ids = ids, .y = y, .rows = case.rows, .vocabulary = case.vocabulary, .width = case.width, .dtype = @intFromEnum(dtype) }, memory, table, 1);
         for (memory.slice(i32, ids, case.rows), 0..) |id, row| for (0..case.width) |col| {
             const at = @as(usize, @intCast(id)) * case.width + col;
             const expected = if (dtype == .f32) memory.slice(u32, from, size)[at] else @as(u32, memory.slice(u16, from, size)[at]) << 16;
             try std.testing.expectEqual(expected, memory.slice(u32, y, case.rows * case.width)[row * case.width + col]);
+        };
+    };
+}
+
+test "embed: rows of an i8 table, times their scale" {
+    var random = std.Random.DefaultPrng.init(33);
+    for (trial.tables()) |table| for (cases) |case| {
+        var memory = try trial.Memory.init(1 << 22);
+        defer memory.deinit();
+        const size = case.vocabulary * case.width;
+        const from = memory.reserve(i8, size);
+        random.random().bytes(std.mem.sliceAsBytes(memory.slice(i8, from, size)));
+        const scales = memory.normal(random.random(), case.vocabulary);
+        const ids = memory.reserve(i32, case.rows);
+        for (memory.slice(i32, ids, case.rows)) |*id| id.* = random.random().intRangeLessThan(i32, 0, @intCast(case.vocabulary));
+        const y = memory.reserve(f32, case.rows * case.width);
+        try trial.run(.embed, .{ .table = from, .scales = scales, .ids = ids, .y = y, .rows = case.rows, .vocabulary = case.vocabulary, .width = case.width, .dtype = @intFromEnum(ops.Dtype.i8) }, memory, table, 1);
+        for (memory.slice(i32, ids, case.rows), 0..) |id, row| for (0..case.width) |col| {
+            const expected = memory.slice(f32, scales, case.vocabulary)[@intCast(id)] * @as(f32, @floatFromInt(memory.slice(i8, from, size)[@as(usize, @intCast(id)) * case.width + col]));
+            try std.testing.expectEqual(expected, memory.slice(f32, y, case.rows * case.width)[row * case.width + col]);
         };
     };
 }
@@ -63,7 +83,7 @@ test "embed: an id out of range is a fault, and nothing was written" {
         const from = memory.put(f32, &@as([8]f32, @splat(1)));
         const ids = memory.put(i32, &.{ 0, 3, bad, 1 });
         const y = memory.put(f32, &@as([8]f32, @splat(2)));
-        try std.testing.expectError(error.Fault, trial.run(.embed, .{ .table = from, .ids = ids, .y = y, .rows = 4, .vocabulary = 4, .width = 2, .dtype = 0 }, memory, table, 1));
+        try std.testing.expectError(error.Fault, trial.run(.embed, .{ .table = from, .scales = .{}, .ids = ids, .y = y, .rows = 4, .vocabulary = 4, .width = 2, .dtype = 0 }, memory, table, 1));
         try std.testing.expectError(error.Fault, trial.run(.embed_backward, .{ .dy = from, .ids = ids, .dtable = y, .rows = 4, .vocabulary = 4, .width = 2, .accumulate = 0 }, memory, table, 1));
         for (memory.slice(f32, y, 8)) |value| try std.testing.expectEqual(2, value);
     };

@@ -19,9 +19,14 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             const first_row, const end_row, const first_col, const end_col = plan.Grid.init(args.rows, args.width).block(tile);
             const n = end_col - first_col;
             for (first_row..end_row) |row| {
-                const from = @as(usize, @intCast(ids[row])) * args.width + first_col;
+                const id: usize = @intCast(ids[row]);
+                const from = id * args.width + first_col;
                 const y = args.y.f32s() + row * args.width + first_col;
-                if (args.dtype == @intFromEnum(ops.Dtype.bf16)) widened(args.table.bf16s() + from, y, n) else copied(args.table.f32s() + from, y, n);
+                switch (@as(ops.Dtype, @enumFromInt(args.dtype))) {
+                    .bf16 => widened(args.table.bf16s() + from, y, n),
+                    .i8 => scaled(args.table.i8s() + from, args.scales.f32s()[id], y, n),
+                    else => copied(args.table.f32s() + from, y, n),
+                }
             }
             return 0;
         }
@@ -36,6 +41,15 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             var i: usize = 0;
             while (i + lanes <= n) : (i += lanes) L.store(y + i, L.widen(@as(*align(2) const @Vector(lanes, u16), @ptrCast(x + i)).*));
             while (i < n) : (i += 1) y[i] = @bitCast(@as(u32, x[i]) << 16);
+        }
+
+        fn scaled(x: [*]const i8, scale: f32, y: [*]f32, n: usize) void {
+            var i: usize = 0;
+            while (i + lanes <= n) : (i += lanes) {
+                const q = @as(*align(1) const @Vector(lanes, i8), @ptrCast(x + i)).*;
+                L.store(y + i, L.all(scale) * @as(V, @floatFromInt(q)));
+            }
+            while (i < n) : (i += 1) y[i] = scale * @as(f32, @floatFromInt(x[i]));
         }
 
         pub fn embed_backward(args: *const ops.EmbedBackward, phase: u32, tile: u32, workspace: Bytes, _: Bytes) u32 {

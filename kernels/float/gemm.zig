@@ -192,19 +192,25 @@ pub fn offsetsOf(args: *const ops.Gemm, batch: u64) Offsets {
 }
 
 pub fn bytesOf(dtype: u32) usize {
-    return if (dtype == @intFromEnum(ops.Dtype.bf16)) 2 else 4;
+    return @as(ops.Dtype, @enumFromInt(dtype)).bytes();
 }
 
 pub fn gemm(args: *ops.Gemm, link: *ops.Link) ops.Error!ops.Plan {
     const ta = try link.choice(bool, args.ta, "ta");
     const tb = try link.choice(bool, args.tb, "tb");
     const a_dtype = try float(link, args.a_dtype, "a_dtype");
-    const b_dtype = try float(link, args.b_dtype, "b_dtype");
+    const b_dtype = try link.choice(ops.Dtype, args.b_dtype, "b_dtype");
+    if (b_dtype == .i32) return link.fail(error.BadArgument, "b_dtype: f32, bf16 or i8", .{});
     const c_dtype = try float(link, args.c_dtype, "c_dtype");
-    _ = try float(link, args.compute, "compute");
+    const compute = try float(link, args.compute, "compute");
     _ = try link.choice(ops.Activation, args.activation, "activation");
     if (args.m > 1 and args.ldc < args.n) return link.fail(error.BadShape, "c: row stride {d}, rows of {d}", .{ args.ldc, args.n });
     if ((args.outer > 1 and args.c_outer == 0) or (args.inner > 1 and args.c_inner == 0)) return link.fail(error.BadArgument, "c: batches on one another", .{});
+    if (b_dtype == .i8) {
+        if (!tb or compute != .f32) return link.fail(error.BadArgument, "b of i8: rows of weights, computed in f32", .{});
+        if ((args.outer > 1 and args.b_outer != 0) or (args.inner > 1 and args.b_inner != 0)) return link.fail(error.BadArgument, "b of i8: one matrix for all batches", .{});
+        try link.dense(&args.scales, &.{args.n}, .f32, "scales");
+    }
     const m = args.m;
     const n = args.n;
     const k = args.k;
@@ -240,5 +246,5 @@ pub fn gemm(args: *ops.Gemm, link: *ops.Link) ops.Error!ops.Plan {
 
 fn float(link: *ops.Link, value: u32, name: []const u8) ops.Error!ops.Dtype {
     const dtype = try link.choice(ops.Dtype, value, name);
-    return if (dtype == .i32) link.fail(error.BadArgument, "{s}: f32 or bf16", .{name}) else dtype;
+    return if (dtype == .f32 or dtype == .bf16) dtype else link.fail(error.BadArgument, "{s}: f32 or bf16", .{name});
 }

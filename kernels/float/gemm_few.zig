@@ -19,7 +19,11 @@ pub fn Few(comptime lanes: comptime_int) type {
         pub fn tile(args: *const ops.Gemm, grid: plan.Grid, number: u32, scratch: Bytes) void {
             @setRuntimeSafety(false);
             const rounded = args.compute == @intFromEnum(ops.Dtype.bf16);
-            const kind: packing.Kind = if (args.b_dtype == @intFromEnum(ops.Dtype.bf16)) .bf16 else if (rounded) .rounded else .f32;
+            const kind: packing.Kind = switch (@as(ops.Dtype, @enumFromInt(args.b_dtype))) {
+                .bf16 => .bf16,
+                .i8 => .i8,
+                else => if (rounded) .rounded else .f32,
+            };
             switch (args.m) {
                 inline 1, 2, 3, 4 => |rows| switch (kind) {
                     inline else => |b_kind| strip(rows, b_kind, args, grid, number, scratch),
@@ -30,7 +34,7 @@ pub fn Few(comptime lanes: comptime_int) type {
 
         fn strip(comptime rows: comptime_int, comptime kind: packing.Kind, args: *const ops.Gemm, grid: plan.Grid, number: u32, scratch: Bytes) void {
             @setRuntimeSafety(false);
-            const size = if (kind == .bf16) 2 else 4;
+            const size = comptime kind.bytes();
             const place = plan.placeOf(args, grid, number);
             const at = plan.offsetsOf(args, place.batch);
             const k: usize = args.k;
@@ -60,7 +64,8 @@ pub fn Few(comptime lanes: comptime_int) type {
                 var j: usize = 0;
                 while (j < cols) : (j += lanes) {
                     const count = @min(lanes, cols - j);
-                    const x = @as(V, @splat(args.alpha)) * packing.some(f32, lanes, sums + i * sum_stride + j, count);
+                    var x = @as(V, @splat(args.alpha)) * packing.some(f32, lanes, sums + i * sum_stride + j, count);
+                    if (kind == .i8) x *= packing.some(f32, lanes, args.scales.f32s() + place.col + j, count);
                     Finish(lanes).last(args, at.c, i, place.col + j, count, x, true);
                 }
             }
@@ -87,17 +92,33 @@ pub fn Few(comptime lanes: comptime_int) type {
         /// `rows` rows of A with `cols` columns of op(B) that lie along k.
         fn dots(comptime rows: comptime_int, comptime cols: comptime_int, comptime kind: packing.Kind, a: [*]const f32, a_stride: usize, k: usize, b: usize, step: usize, sums: [*]f32, sum_stride: usize) void {
             @setRuntimeSafety(false);
-            const size = if (kind == .bf16) 2 else 4;
-            var acc: [rows][cols]V = @splat(@splat(@splat(0)));
+            const size = comptime kind.bytes();
+            // A line of B at a time, in sums that do not wait for one another.
+            const vectors = 64 / size / lanes;
+            const strands = if (rows <= 2 and vectors > 1) 2 else 1;
+            var parts: [strands][rows][cols]V = @splat(@splat(@splat(@splat(0))));
             var l: usize = 0;
+            while (l + vectors * lanes <= k) : (l += vectors * lanes) {
+                inline for (0..cols) |j| @prefetch(@as([*]const u8, @ptrFromInt(b + j * step + l * size)) + 1024, .{});
+                inline for (0..vectors) |v| {
+                    var x: [rows]V = undefined;
+                    inline for (0..rows) |i| x[i] = packing.some(f32, lanes, a + i * a_stride + l + v * lanes, lanes);
+                    inline for (0..cols) |j| {
+                        const w = elements(kind, b + j * step + (l + v * lanes) * size, lanes);
+                        inline for (0..rows) |i| parts[v % strands][i][j] = @mulAdd(V, x[i], w, parts[v % strands][i][j]);
+                    }
+                }
+            }
+            var acc = parts[0];
+            if (strands == 2) {
+                inline for (0..rows) |i| {
+                    inline for (0..cols) |j| acc[i][j] += parts[1][i][j];
+                }
+            }
             while (l + lanes <= k) : (l += lanes) {
-                var x: [rows]V = undefined;
-                inline for (0..rows) |i| x[i] = packing.some(f32, lanes, a + i * a_stride + l, lanes);
                 inline for (0..cols) |j| {
-                    const at = b + j * step + l * size;
-                    @prefetch(@as([*]const u8, @ptrFromInt(at)) + 1024, .{});
-                    const w = elements(kind, at, lanes);
-                    inline for (0..rows) |i| acc[i][j] = @mulAdd(V, x[i], w, acc[i][j]);
+                    const w = elements(kind, b + j * step + l * size, lanes);
+                    inline for (0..rows) |i| acc[i][j] = @mulAdd(V, packing.some(f32, lanes, a + i * a_stride + l, lanes), w, acc[i][j]);
                 }
             }
             if (l < k) {
@@ -114,7 +135,7 @@ pub fn Few(comptime lanes: comptime_int) type {
         /// Adds `deep` rows of B, times what each row of A has for them, to the sums.
         fn rowsOfB(comptime rows: comptime_int, comptime deep: comptime_int, comptime kind: packing.Kind, a: [*]const f32, a_stride: usize, b: usize, step: usize, sums: [*]f32, sum_stride: usize, cols: usize) void {
             @setRuntimeSafety(false);
-            const size = if (kind == .bf16) 2 else 4;
+            const size = comptime kind.bytes();
             var j: usize = 0;
             while (j < cols) : (j += lanes) {
                 const count = @min(lanes, cols - j);
@@ -135,6 +156,7 @@ pub fn Few(comptime lanes: comptime_int) type {
 
         inline fn elements(comptime kind: packing.Kind, address: usize, count: usize) V {
             if (kind == .bf16) return @bitCast(@as(@Vector(lanes, u32), packing.some(u16, lanes, @ptrFromInt(address), count)) << @splat(16));
+            if (kind == .i8) return @floatFromInt(packing.some(i8, lanes, @ptrFromInt(address), count));
             const x = packing.some(u32, lanes, @ptrFromInt(address), count);
             return @bitCast(if (kind == .rounded) packing.roundBits(lanes, x) else x);
         }

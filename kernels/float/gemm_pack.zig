@@ -5,8 +5,21 @@
 // products of bf16 (`pairs`), two bf16 that follow each other along k. What lies past the matrix is packed as 0.
 const std = @import("std");
 
-/// What the elements are and become: f32 as it is, f32 rounded to bf16, bf16.
-pub const Kind = enum { f32, rounded, bf16 };
+/// What the elements are and become: f32 as it is, f32 rounded to bf16, bf16, i8 times its row's scale.
+pub const Kind = enum {
+    f32,
+    rounded,
+    bf16,
+    i8,
+
+    pub fn bytes(kind: Kind) usize {
+        return switch (kind) {
+            .i8 => 1,
+            .bf16 => 2,
+            .f32, .rounded => 4,
+        };
+    }
+};
 
 /// A matrix by its steps in elements: `across` from one row of op(A) or column of op(B) to the next, `along` k. One is 1.
 pub const Source = struct {
@@ -14,9 +27,11 @@ pub const Source = struct {
     across: usize,
     along: usize,
     kind: Kind,
+    /// Of i8: a factor for each row or column.
+    scales: ?[*]const f32 = null,
 
     fn element(source: Source) usize {
-        return if (source.kind == .bf16) 2 else 4;
+        return source.kind.bytes();
     }
 };
 
@@ -74,7 +89,7 @@ pub fn Packing(comptime pairs: bool) type {
         pub noinline fn pack(comptime n: comptime_int, to: [*]u32, stride: usize, source: Source, first: usize, count: usize, k0: usize, depth: usize) void {
             switch (source.kind) {
                 inline else => |kind| {
-                    if (kind == .rounded and pairs) unreachable; // pairs are bf16 anyway
+                    if (kind == .i8 or (kind == .rounded and pairs)) unreachable; // pairs are bf16 anyway, and A is not i8
                     const address = source.address + (first * source.across + k0 * source.along) * source.element();
                     across(n, kind, to, stride, address, source.along * source.element(), count, depth);
                 },
@@ -85,7 +100,7 @@ pub fn Packing(comptime pairs: bool) type {
         pub noinline fn packRows(comptime n: comptime_int, to: [*]u32, source: Source, first: usize, count: usize, k0: usize, depth: usize) void {
             switch (source.kind) {
                 inline else => |kind| {
-                    if (kind == .rounded and pairs) unreachable;
+                    if (kind == .i8 or (kind == .rounded and pairs)) unreachable;
                     const size = source.element();
                     const length = units(depth);
                     for (0..count) |i| {
@@ -110,7 +125,7 @@ pub fn Packing(comptime pairs: bool) type {
         pub noinline fn packWide(comptime n: comptime_int, to: [*]u32, source: Source, first: usize, count: usize, k0: usize, depth: usize, panels: anytype, panel: usize, end: usize) void {
             switch (source.kind) {
                 inline else => |kind| {
-                    if (kind == .rounded and pairs) unreachable;
+                    if ((kind == .rounded or kind == .i8) and pairs) unreachable;
                     const size = source.element();
                     const address = source.address + (first * source.across + k0 * source.along) * size;
                     const rows = units(depth);
@@ -135,7 +150,8 @@ pub fn Packing(comptime pairs: bool) type {
                             for (0..width) |v| {
                                 const col = (begin + v) * n;
                                 const at = address + col * source.across * size;
-                                along(n, kind, to + begin * n * rows + v * n, width * n, at, source.across * size, count - col, depth);
+                                const scales = if (kind == .i8) some(f32, n, source.scales.? + first + col, count - col) else {};
+                                along(n, kind, to + begin * n * rows + v * n, width * n, at, source.across * size, count - col, depth, scales);
                             }
                         }
                     }
@@ -145,7 +161,7 @@ pub fn Packing(comptime pairs: bool) type {
 
         /// One panel of `width` vectors from a matrix whose rows lie along the panel.
         inline fn rowsOf(comptime n: comptime_int, comptime width: comptime_int, comptime kind: Kind, to: [*]u32, address: usize, row: usize, left: usize, depth: usize) void {
-            const size = if (kind == .bf16) 2 else 4;
+            const size = comptime kind.bytes();
             for (0..units(depth)) |unit| {
                 const second = pairs and 2 * unit + 1 < depth;
                 const at = address + unit * per * row;
@@ -159,7 +175,7 @@ pub fn Packing(comptime pairs: bool) type {
 
         /// Panels of n from a matrix whose rows lie along the panel: rows of k are read whole, and dealt out.
         fn across(comptime n: comptime_int, comptime kind: Kind, to: [*]u32, stride: usize, address: usize, row: usize, count: usize, depth: usize) void {
-            const size = if (kind == .bf16) 2 else 4;
+            const size = comptime kind.bytes();
             for (0..units(depth)) |unit| {
                 const second = pairs and 2 * unit + 1 < depth;
                 const at = address + unit * per * row;
@@ -176,8 +192,8 @@ pub fn Packing(comptime pairs: bool) type {
         }
 
         /// One panel of n, or n columns of one, from a matrix whose rows lie along k: squares are transposed.
-        fn along(comptime n: comptime_int, comptime kind: Kind, to: [*]u32, step: usize, address: usize, row: usize, count: usize, depth: usize) void {
-            const size = if (kind == .bf16) 2 else 4;
+        fn along(comptime n: comptime_int, comptime kind: Kind, to: [*]u32, step: usize, address: usize, row: usize, count: usize, depth: usize, scales: if (kind == .i8) @Vector(n, f32) else void) void {
+            const size = comptime kind.bytes();
             const rows = units(depth);
             var unit: usize = 0;
             while (unit < rows) : (unit += n) {
@@ -193,6 +209,9 @@ pub fn Packing(comptime pairs: bool) type {
                     for (&square, 0..) |*line, i| line.* = if (i < count) lengthways(n, kind, at + i * row, left) else @splat(0);
                 }
                 transpose(n, &square);
+                if (kind == .i8) {
+                    inline for (&square) |*line| line.* = @bitCast(@as(@Vector(n, f32), @bitCast(line.*)) * scales);
+                }
                 const out = to + unit * step;
                 if (rows - unit >= n) {
                     inline for (0..n) |i| store(n, out + i * step, square[i]);
@@ -205,6 +224,7 @@ pub fn Packing(comptime pairs: bool) type {
         /// n units along k, of which `left` elements are there.
         inline fn lengthways(comptime n: comptime_int, comptime kind: Kind, address: usize, left: usize) @Vector(n, u32) {
             if (!pairs) return one(n, kind, address, left);
+            if (kind == .i8) unreachable;
             if (kind == .bf16) {
                 const both = some(u16, 2 * n, @ptrFromInt(address), left);
                 return @bitCast(both);
@@ -227,6 +247,7 @@ pub fn Packing(comptime pairs: bool) type {
         /// n elements as the bits of f32.
         inline fn one(comptime n: comptime_int, comptime kind: Kind, address: usize, left: usize) @Vector(n, u32) {
             if (kind == .bf16) return @as(@Vector(n, u32), some(u16, n, @ptrFromInt(address), left)) << @splat(16);
+            if (kind == .i8) return @bitCast(@as(@Vector(n, f32), @floatFromInt(some(i8, n, @ptrFromInt(address), left))));
             const x = some(u32, n, @ptrFromInt(address), left);
             return if (kind == .rounded) roundBits(n, x) else x;
         }

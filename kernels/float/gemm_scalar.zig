@@ -17,9 +17,10 @@ pub fn gemm(args: *const ops.Gemm, _: u32, tile: u32, _: Bytes, _: Bytes) void {
         var sum: f32 = 0;
         for (0..args.k) |l| {
             const a = read(args.a.at + at.a, args.a_dtype, a_row + l * a_step);
-            const b = read(args.b.at + at.b, args.b_dtype, b_row + l * b_step);
+            const b = if (args.b_dtype == @intFromEnum(ops.Dtype.i8)) @as(f32, @floatFromInt(args.b.i8s()[b_row + l])) else read(args.b.at + at.b, args.b_dtype, b_row + l * b_step);
             sum += if (rounded) toF32(toBf16(a)) * toF32(toBf16(b)) else a * b;
         }
+        if (args.scales.present()) sum *= args.scales.f32s()[j];
         var x = args.alpha * sum;
         if (args.bias.present()) x += args.bias.f32s()[j];
         const at_c = i * args.ldc + j;

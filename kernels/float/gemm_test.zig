@@ -38,13 +38,22 @@ fn tables(buffer: *[9]*const ops.Table) []const *const ops.Table {
 
 fn put(memory: *trial.Memory, dtype: Dtype, random: std.Random, count: usize) ops.Ref {
     if (dtype == .f32) return memory.normal(random, count);
+    if (dtype == .i8) {
+        const ref = memory.reserve(i8, count);
+        for (memory.slice(i8, ref, count)) |*q| q.* = random.int(i8);
+        return ref;
+    }
     const ref = memory.reserve(u16, count);
     for (memory.slice(u16, ref, count)) |*x| x.* = scalar.toBf16(random.floatNorm(f32));
     return ref;
 }
 
 fn get(memory: trial.Memory, dtype: Dtype, ref: ops.Ref, at: usize) f32 {
-    return if (dtype == .f32) memory.slice(f32, ref, at + 1)[at] else scalar.toF32(memory.slice(u16, ref, at + 1)[at]);
+    return switch (dtype) {
+        .f32 => memory.slice(f32, ref, at + 1)[at],
+        .i8 => @floatFromInt(memory.slice(i8, ref, at + 1)[at]),
+        else => scalar.toF32(memory.slice(u16, ref, at + 1)[at]),
+    };
 }
 
 fn activate(activation: ops.Activation, x: f64) f64 {
@@ -67,7 +76,7 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
     const a_size = (if (o.ta) k else m) * lda;
     const b_size = (if (o.tb) n else k) * ldb;
     const c_size = m * ldc;
-    var memory = try trial.Memory.init((@as(usize, a_size + b_size + 2 * c_size) * batches + n) * 4 + 4096);
+    var memory = try trial.Memory.init((@as(usize, a_size + b_size + 2 * c_size) * batches + 2 * n) * 4 + 4096);
     defer memory.deinit();
     var prng = std.Random.DefaultPrng.init(m *% 1000003 +% n *% 1009 +% k);
     const random = prng.random();
@@ -77,6 +86,10 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
     args.c = memory.reserve(u32, @as(usize, c_size) * batches);
     if (o.pre) args.pre = memory.reserve(u32, @as(usize, c_size) * batches);
     if (o.bias) args.bias = memory.normal(random, n);
+    if (o.b == .i8) {
+        args.scales = memory.normal(random, n);
+        for (memory.slice(f32, args.scales, n)) |*scale| scale.* /= 74; // whole numbers of -128 .. 127 become about as large as all else
+    }
     args.m = m;
     args.n = n;
     args.k = k;
@@ -126,6 +139,7 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
             sum += @as(f64, a) * b;
         }
         sum *= o.alpha;
+        if (o.b == .i8) sum *= get(memory, .f32, args.scales, j);
         if (o.bias) sum += get(memory, .f32, args.bias, j);
         before[at] = sum;
         sum = activate(o.activation, sum);
@@ -133,7 +147,7 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
         expected[at] = sum;
         at += 1;
     };
-    const scale = @sqrt(@as(f64, @floatFromInt(k + 1))) * @abs(o.alpha) + 1;
+    const scale = (if (o.b == .i8) @as(f64, 3) else 1) * @sqrt(@as(f64, @floatFromInt(k + 1))) * @abs(o.alpha) + 1;
     const bound = scale * (if (o.c == .bf16) @as(f64, 0.01) else 1e-5);
     var buffer: [9]*const ops.Table = undefined;
     for (tables(&buffer)) |table| {
@@ -233,6 +247,24 @@ test "gemm: bf16 operands and products in bf16, every layout" {
                         try check(size[0], size[1], size[2], o);
                     }
                 }
+            }
+        }
+    }
+}
+
+test "gemm: weights of i8 with a scale for each row" {
+    for ([_]bool{ false, true }) |ta| {
+        for ([_]Dtype{ .f32, .bf16 }) |a| {
+            for ([_][3]u32{ .{ 1, 33, 65 }, .{ 3, 70, 31 }, .{ 4, 17, 700 }, .{ 9, 17, 33 }, .{ 66, 200, 530 }, .{ 300, 48, 32 }, .{ 2, 40, 0 } }) |size| {
+                var o: Options = .{ .ta = ta, .tb = true, .a = a, .b = .i8 };
+                try check(size[0], size[1], size[2], o);
+                o.bias = true;
+                o.activation = .gelu;
+                o.alpha = 0.5;
+                o.outer = 2;
+                o.shared_b = true;
+                o.inner = 1;
+                try check(size[0], size[1], size[2], o);
             }
         }
     }

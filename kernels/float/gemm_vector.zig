@@ -143,6 +143,7 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
                 .across = if (args.tb == 0) 1 else args.ldb,
                 .along = if (args.tb == 0) args.ldb else 1,
                 .kind = kindOf(args.b_dtype, args.compute == @intFromEnum(ops.Dtype.bf16)),
+                .scales = if (args.scales.present()) args.scales.f32s() else null,
             };
         }
 
@@ -204,6 +205,7 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
 
         fn kindOf(dtype: u32, rounded: bool) packing.Kind {
             if (dtype == @intFromEnum(ops.Dtype.bf16)) return .bf16;
+            if (dtype == @intFromEnum(ops.Dtype.i8)) return .i8;
             return if (rounded and !pairs) .rounded else .f32;
         }
 
@@ -239,7 +241,7 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             also: ?*Soon = null,
 
             fn of(source: packing.Source, first: usize, count: usize, k: usize, depth: usize, times: usize) Soon {
-                const size: usize = if (source.kind == .bf16) 2 else 4;
+                const size = source.kind.bytes();
                 var soon: Soon = .{ .address = source.address + (first * source.across + k * source.along) * size };
                 if (source.across == 1) {
                     soon.stride = source.along * size;

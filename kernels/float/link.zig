@@ -9,9 +9,15 @@ pub const Dtype = enum(u32) {
     f32,
     bf16,
     i32,
+    /// Weights, with a scale for each row (ops.zig: Gemm, Embed).
+    i8,
 
     pub fn bytes(dtype: Dtype) u32 {
-        return if (dtype == .bf16) 2 else 4;
+        return switch (dtype) {
+            .i8 => 1,
+            .bf16 => 2,
+            .f32, .i32 => 4,
+        };
     }
 };
 
@@ -27,6 +33,9 @@ pub const Ref = extern struct {
         return ref.arena != 0;
     }
     pub fn f32s(ref: Ref) [*]f32 {
+        return @ptrFromInt(ref.at);
+    }
+    pub fn i8s(ref: Ref) [*]i8 {
         return @ptrFromInt(ref.at);
     }
     pub fn bf16s(ref: Ref) [*]u16 {

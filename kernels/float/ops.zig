@@ -63,12 +63,14 @@ pub const enums = .{ Op, Dtype, Activation, NormMode, RopePairs, SoftmaxMode, Bi
 /// op(A) is (m, k): A is stored (m, k) with row stride lda, or (k, m) where ta = 1. op(B) is (k, n): stored (k, n), or (n, k)
 /// where tb = 1. `pre` = alpha * op(A) op(B) + bias, before the activation. beta = 0 never reads C. k = 0: act(bias) + beta * C.
 /// compute = bf16 rounds A and B to bf16 on their way into the product; sums stay f32.
+/// B of i8 (tb = 1, one matrix for all batches, compute f32): row j of what is stored counts scales[j] times.
 pub const Gemm = extern struct {
     a: Ref,
     b: Ref,
     c: Ref,
     bias: Ref, // ? (n) f32
     pre: Ref, // ? laid out as C
+    scales: Ref, // (n) f32 where B is i8, else absent
     m: u32,
     n: u32,
     k: u32,
@@ -86,8 +88,8 @@ pub const Gemm = extern struct {
     c_outer: u32,
     c_inner: u32,
     a_dtype: u32, // Dtype: f32 or bf16
-    b_dtype: u32,
-    c_dtype: u32, // of `pre` too
+    b_dtype: u32, // f32, bf16 or i8
+    c_dtype: u32, // f32 or bf16; of `pre` too
     compute: u32, // Dtype: f32 or bf16
     activation: u32,
     alpha: f32,
@@ -264,9 +266,10 @@ pub const SoftmaxBackward = extern struct {
     accumulate: u32,
 };
 
-/// y[r] = table[ids[r]]. An id outside 0 .. vocabulary - 1 is a fault, found before anything is written.
+/// y[r] = table[ids[r]], times scales[ids[r]] where the table is i8. An id outside 0 .. vocabulary - 1 is a fault, found before anything is written.
 pub const Embed = extern struct {
-    table: Ref, // (vocabulary, width), f32 or bf16
+    table: Ref, // (vocabulary, width), f32, bf16 or i8
+    scales: Ref, // (vocabulary) where the table is i8, else absent
     ids: Ref, // i32 (rows)
     y: Ref, // (rows, width)
     rows: u32,

@@ -8,7 +8,7 @@ export const enums = {
     "softmax_backward", "embed", "embed_backward", "count_targets", "cross_entropy", "cross_entropy_backward", "binary", "unary", "fill",
     "copy", "reduce", "reduce_backward", "dropout", "convert", "clip", "optimize",
   ],
-  Dtype: ["f32", "bf16", "i32"],
+  Dtype: ["f32", "bf16", "i32", "i8"],
   Activation: ["none", "relu", "gelu", "silu", "sigmoid", "tanh"],
   NormMode: ["layer", "rms"],
   RopePairs: ["interleaved", "half"],
@@ -37,7 +37,7 @@ export type Field = "u32" | "i32" | "f32" | "f64" | "ref" | "u32x6" | "bool" | E
 /** Arguments of each operation, in the order of Op; a record's name is the operation's in another spelling. */
 export const args = {
   Gemm: {
-    a: "ref", b: "ref", c: "ref", bias: "ref", pre: "ref", m: "u32", n: "u32", k: "u32", lda: "u32", ldb: "u32", ldc: "u32", ta: "bool",
+    a: "ref", b: "ref", c: "ref", bias: "ref", pre: "ref", scales: "ref", m: "u32", n: "u32", k: "u32", lda: "u32", ldb: "u32", ldc: "u32", ta: "bool",
     tb: "bool", outer: "u32", inner: "u32", a_outer: "u32", a_inner: "u32", b_outer: "u32", b_inner: "u32", c_outer: "u32", c_inner: "u32",
     a_dtype: "Dtype", b_dtype: "Dtype", c_dtype: "Dtype", compute: "Dtype", activation: "Activation", alpha: "f32", beta: "f32",
   },
@@ -70,7 +70,7 @@ export const args = {
   },
   Softmax: { x: "ref", y: "ref", rows: "u32", width: "u32", mode: "SoftmaxMode" },
   SoftmaxBackward: { y: "ref", dy: "ref", dx: "ref", rows: "u32", width: "u32", mode: "SoftmaxMode", accumulate: "bool" },
-  Embed: { table: "ref", ids: "ref", y: "ref", rows: "u32", vocabulary: "u32", width: "u32", dtype: "Dtype" },
+  Embed: { table: "ref", scales: "ref", ids: "ref", y: "ref", rows: "u32", vocabulary: "u32", width: "u32", dtype: "Dtype" },
   EmbedBackward: { dy: "ref", ids: "ref", dtable: "ref", rows: "u32", vocabulary: "u32", width: "u32", accumulate: "bool" },
   CountTargets: { targets: "ref", count: "ref", rows: "u32", ignore_index: "i32" },
   CrossEntropy: {

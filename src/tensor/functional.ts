@@ -5,6 +5,7 @@ import type { ActivationName } from "../native/instructions.ts";
 import { beyond } from "./memory.ts";
 import * as heads from "./ops-attention.ts";
 import * as element from "./ops-elementwise.ts";
+import * as int8 from "./ops-int8.ts";
 import * as model from "./ops-model.ts";
 import { around, emitCopy } from "./ops-shape.ts";
 import { checkpoint as recompute, refuse } from "./tape.ts";
@@ -24,6 +25,19 @@ export function embedding(ids: Tensor, table: Tensor): Tensor {
 /** x (B, T, D) plus rows start .. start + T of a table (room, D): learned positions. A function of `start` is asked at each run of a program. */
 export function addPositions(x: Tensor, table: Tensor, start: number | (() => number) = 0): Tensor {
   return run(model.addPositions, [x, table], { start: typeof start === "number" ? () => start : start });
+}
+
+/**
+ * act((x q^T) * scales + b) with int8 weights, for decoding: x (..., in), q (out, in) i8, scales (out), b (out) -> (..., out).
+ * No gradients.
+ */
+export function linearInt8(x: Tensor, weight: Tensor, scales: Tensor, bias?: Tensor | null, activation: ActivationName = "none"): Tensor {
+  return run(int8.linearInt8, bias ? [x, weight, scales, bias] : [x, weight, scales], { activation });
+}
+
+/** Rows of a table of int8: ids (...) i32, table (V, D) i8, scales (V) -> (..., D). */
+export function embeddingInt8(ids: Tensor, table: Tensor, scales: Tensor): Tensor {
+  return run(int8.embeddingInt8, [ids, table, scales], null);
 }
 
 /** (x - mean) / sqrt(variance + eps) * weight + bias over the last axis. */
