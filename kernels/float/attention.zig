@@ -76,10 +76,43 @@ pub fn attention(args: *ops.Attention, link: *ops.Link) ops.Error!ops.Plan {
     try link.strided(&args.o, &q, &o_strides, .f32, "o");
     try strides.apart(link, 4, q, o_strides, "o");
     try link.optional(&args.lse, &.{ args.batch, args.heads, args.q_len }, .f32, "lse");
+    const work = 2 *| workOf(args);
+    if (link.lanes > 1 and args.q_len <= few_queries and args.heads > 0 and args.batch > 0 and args.q_len > 0) {
+        const ranges: Ranges = .init(args);
+        const heads = std.math.cast(u32, @as(u64, args.batch) * args.kv_heads) orelse return link.fail(error.BadShape, "{d} x {d} heads: too many", .{ args.batch, args.kv_heads });
+        const floats = ranges.rows * (padded(args.d, link.lanes) + link.lanes);
+        return .{
+            .tiles = .{ @intCast(heads * ranges.count), if (ranges.count > 1) heads else 0, 0 },
+            .workspace = if (ranges.count > 1) 4 * heads * ranges.count * floats else 0,
+            .scratch = 4 * (block + ranges.rows * padded(args.d, link.lanes) + floats),
+            .work = work,
+        };
+    }
     const tiles = try tilesOf(link, args.batch, args.heads, args.q_len);
     const scratch = if (link.lanes == 1 or tiles == 0) 0 else 4 * forwardFloats(args.d, link.lanes);
-    return .{ .tiles = .{ tiles, 0, 0 }, .scratch = scratch, .work = 2 *| workOf(args) };
+    return .{ .tiles = .{ tiles, 0, 0 }, .scratch = scratch, .work = work };
 }
+
+/// Up to so many queries, keys and values are read as they lie (attention_few.zig).
+pub const few_queries = 4;
+
+/// How the attention of few queries is cut, by shape alone: `rows` queries read a kv head, and where there are few heads, ranges of
+/// `step` keys are worked on apart and joined in order.
+pub const Ranges = struct {
+    rows: usize,
+    count: usize,
+    step: usize,
+
+    const tiles_wanted = 16;
+    const fewest_keys = 256;
+
+    pub fn init(args: *const ops.Attention) Ranges {
+        const tiles = @as(u64, args.batch) * args.kv_heads;
+        const wanted = @max(1, @min(divide(tiles_wanted, @max(1, tiles)), args.kv_len / fewest_keys));
+        const step = @max(block, std.mem.alignForward(usize, @intCast(divide(args.kv_len, wanted)), block));
+        return .{ .rows = @as(usize, args.heads / @max(1, args.kv_heads)) * args.q_len, .count = @intCast(@max(1, divide(args.kv_len, step))), .step = step };
+    }
+};
 
 /// How the vector kernels cut the backward. A unit is a block of queries of one of the heads that share a kv head, the latest
 /// queries first. Each (batch, kv head) has `chunks`; chunk c takes the units c, c + chunks, .. and sums dk and dv of all keys:

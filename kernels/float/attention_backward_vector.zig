@@ -72,8 +72,8 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             B.ask(v, args.v_time, @min(block, args.kv_len), d, false);
             B.transpose(turned_q, args.q.f32s() + q_at, args.q_time, count, d, args.scale * std.math.log2e);
             B.transpose(turned_do, args.dout.f32s() + o_at, args.o_time, count, d, 1);
-            B.pad(rows_q, args.q.f32s() + q_at, args.q_time, count, d);
-            B.pad(rows_do, args.dout.f32s() + o_at, args.o_time, count, d);
+            const finite_q = B.pad(rows_q, args.q.f32s() + q_at, args.q_time, count, d);
+            const finite_do = B.pad(rows_do, args.dout.f32s() + o_at, args.o_time, count, d);
             const saved = args.lse.f32s() + (place.batch * args.heads + head) * args.q_len + first_query;
             // Queries that are not there weigh 0.
             for (0..vectors * lanes) |i| lse[i] = if (i < count) saved[i] * std.math.log2e else inf;
@@ -95,7 +95,7 @@ pub fn Kernels(comptime lanes: comptime_int) type {
                     B.ask(k + (first + n) * args.k_time, args.k_time, next, d, false);
                     B.ask(v + (first + n) * args.v_time, args.v_time, next, d, false);
                 } else B.ask(args.dq.f32s() + q_at, args.q_time, count, d, true);
-                B.pad(rows_k, k + first * args.k_time, args.k_time, n, d);
+                const finite_k = B.pad(rows_k, k + first * args.k_time, args.k_time, n, d);
                 var j: usize = 0;
                 while (j < n) {
                     const rows = blocks.height(n - j);
@@ -120,9 +120,10 @@ pub fn Kernels(comptime lanes: comptime_int) type {
                     j += rows;
                 }
                 for (0..vectors) |c| differentials(p + c * lanes, ds + c * lanes, L.load(lse + c * lanes), L.load(delta + c * lanes), view, c * lanes);
+                // Rows of a strip read what only some of them see, times 0, which a NaN would survive.
                 j = 0;
                 while (j < n) {
-                    const rows = blocks.height(n - j);
+                    const rows = if (finite_q and finite_do) blocks.height(n - j) else 1;
                     const skip = view.firstQuery(j);
                     var strip: blocks.Strip = .{
                         .to = dv + (first + j) * padded,
@@ -144,7 +145,7 @@ pub fn Kernels(comptime lanes: comptime_int) type {
                 }
                 var i: usize = 0;
                 while (i < count) {
-                    const rows = blocks.height(count - i);
+                    const rows = if (finite_k) blocks.height(count - i) else 1;
                     B.product(rows, padded / lanes, &.{
                         .to = dq + i * padded,
                         .to_row = padded,

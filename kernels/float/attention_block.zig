@@ -133,20 +133,28 @@ pub fn Block(comptime lanes: comptime_int) type {
             }
         }
 
-        /// to (rows, padded d) = rows of d, with 0 behind them.
-        pub fn pad(to: [*]f32, from: [*]const f32, stride: usize, rows: usize, d: usize) void {
+        /// to (rows, padded d) = rows of d, with 0 behind them. Tells whether all are finite.
+        pub fn pad(to: [*]f32, from: [*]const f32, stride: usize, rows: usize, d: usize) bool {
             @setRuntimeSafety(false);
             var at = to;
+            var zero = L.all(0);
             for (0..rows) |r| {
                 const row = from + r * stride;
                 var i: usize = 0;
-                while (i + lanes <= d) : (i += lanes) L.store(at + i, L.load(row + i));
+                while (i + lanes <= d) : (i += lanes) {
+                    const line = L.load(row + i);
+                    L.store(at + i, line);
+                    zero = @mulAdd(V, line, L.all(0), zero);
+                }
                 if (i < d) {
-                    L.store(at + i, L.loadPart(row + i, d - i, 0));
+                    const line = L.loadPart(row + i, d - i, 0);
+                    L.store(at + i, line);
+                    zero = @mulAdd(V, line, L.all(0), zero);
                     i += lanes;
                 }
                 at += i;
             }
+            return L.total(zero) == 0; // NaN where one was not
         }
 
         /// to (d) (=|+=) factor * from (padded d).

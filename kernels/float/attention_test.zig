@@ -23,6 +23,11 @@ const shapes = [_]Shape{
     .{ .q = 70, .kv = 3, .d = 5, .heads = 2, .kv_heads = 1, .causal = 0 },
     .{ .q = 100, .kv = 190, .d = 40, .spread = 6 }, // some scores far above the others
     .{ .q = 9, .kv = 9, .d = 0 },
+    // Few queries: ranges of keys, with heads that share them.
+    .{ .q = 1, .kv = 700, .d = 20 },
+    .{ .q = 4, .kv = 1200, .d = 33, .heads = 3, .kv_heads = 1 },
+    .{ .q = 2, .kv = 517, .d = 64, .heads = 4, .kv_heads = 2, .causal = 0, .spread = 6 },
+    .{ .q = 2, .kv = 70, .d = 0 },
     .{ .q = 0, .kv = 9, .d = 8 },
     .{ .q = 4, .kv = 0, .d = 8, .causal = 0 },
     .{ .q = 3, .kv = 3, .d = 4, .batch = 0 },
@@ -334,6 +339,37 @@ test "attention: NaN goes where it is seen, huge scores do not overflow" {
         try trial.run(.attention, args, memory, table, 1);
         try std.testing.expectEqualSlices(f32, &.{ 2, 2, 2 }, memory.slice(f32, o, 3));
         try std.testing.expectEqualSlices(f32, &.{ 0, 0, 0 }, memory.slice(f32, lse, 3));
+    }
+}
+
+test "attention: what a query does not see cannot reach it, be it NaN" {
+    var random = std.Random.DefaultPrng.init(10);
+    for ([_]Shape{ .{ .q = 70, .kv = 75, .heads = 2, .kv_heads = 1, .d = 20 }, .{ .q = 3, .kv = 40, .heads = 2, .kv_heads = 2, .d = 16 } }) |shape| {
+        for (trial.tables()) |table| for ([_]usize{ 0, 1, 5, shape.q - 2 }) |t| {
+            if (t + 2 > shape.q) continue;
+            var case = try Case.init(shape, random.random(), false, 0);
+            defer case.memory.deinit();
+            var spoiled = case;
+            spoiled.memory = try case.memory.copy();
+            defer spoiled.memory.deinit();
+            const hidden = t + shape.kv - shape.q + 1; // the first key that query t does not see
+            for (0..shape.kv_heads) |h| for (0..shape.d) |i| {
+                spoiled.at(.k, 0, hidden, h, i).* = std.math.nan(f32);
+                spoiled.at(.v, 0, hidden, h, i).* = inf;
+            };
+            for (0..shape.heads) |h| for (0..shape.d) |i| {
+                spoiled.at(.q, 0, t + 1, h, i).* = std.math.nan(f32);
+                spoiled.at(.dout, 0, t + 1, h, i).* = std.math.nan(f32);
+            };
+            for ([_]Case{ case, spoiled }) |each| {
+                try trial.run(.attention, each.forward, each.memory, table, 1);
+                try trial.run(.attention_backward, each.backward(0), each.memory, table, 1);
+            }
+            errdefer std.debug.print("lanes {d}, query {d}\n", .{ table.lanes, t });
+            inline for (.{ .o, .dq }) |which| for (0..t + 1) |query| for (0..shape.heads) |h| for (0..shape.d) |i| {
+                try std.testing.expectEqual(case.at(which, 0, query, h, i).*, spoiled.at(which, 0, query, h, i).*);
+            };
+        };
     }
 }
 

@@ -22,8 +22,9 @@ pub fn Kernels(comptime lanes: comptime_int) type {
 
         /// Scores are kept transposed, (key, query): the lanes are queries, so that maxima, sums and masks need no step across
         /// lanes, and rows of k and of p are read one value at a time.
-        pub fn attention(args: *const ops.Attention, _: u32, tile: u32, _: Bytes, scratch: Bytes) void {
+        pub fn attention(args: *const ops.Attention, phase: u32, tile: u32, workspace: Bytes, scratch: Bytes) void {
             @setRuntimeSafety(false);
+            if (args.q_len <= plan.few_queries) return @import("attention_few.zig").Few(lanes).attention(args, phase, tile, workspace, scratch);
             const place = plan.queriesOf(args, tile);
             const d: usize = args.d;
             const padded = plan.padded(args.d, lanes);
@@ -73,10 +74,11 @@ pub fn Kernels(comptime lanes: comptime_int) type {
                     j += rows;
                 }
                 for (0..vectors) |c| weights(scores + c * lanes, running.at(c * lanes), view, c * lanes);
-                B.pad(values, v + first * args.v_time, args.v_time, n, d);
+                const finite = B.pad(values, v + first * args.v_time, args.v_time, n, d);
                 var i: usize = 0;
                 while (i < place.count) {
-                    const rows = blocks.height(place.count - i);
+                    // Rows of a strip read values that only the last of them sees, times 0, which a NaN would survive.
+                    const rows = if (finite) blocks.height(place.count - i) else 1;
                     B.product(rows, padded / lanes, &.{
                         .to = sums + i * padded,
                         .to_row = padded,
