@@ -50,7 +50,7 @@ const refused: [string, () => Tensor, string][] = [
   ["nothing, beyond 32 bits", () => zeros([0, 2 ** 40]), "(0, 1099511627776) has more than"],
   ["a row of nothing, repeated too often", () => ones([1, 2]).expand(2 ** 31, 2).sum(), "expand: (2147483648, 2) has more than"],
   ["a count", () => arange(-1), "[tensor] arange: (-1) is not a shape; sizes are whole numbers from 0."],
-  ["an unknown type", () => tensor([1], { dtype: "f64" as "f32" }), "[tensor] tensor: \"f64\" is not a type; allowed are f32, i32, bf16, i8."],
+  ["an unknown type", () => tensor([1], { dtype: "f64" as "f32" }), "[tensor] tensor: \"f64\" is not a type; allowed are f32, i32, bf16."],
   ["an unknown type of zeros", () => zeros([1], { dtype: "float" as "f32" }), "[tensor] full: \"float\" is not a type"],
   ["an unknown type of a parameter", () => new Parameter(null, [1], { dtype: "f16" as "f32" }), "[tensor] Parameter: \"f16\" is not a type"],
   ["an unknown type of an input", () => capture({ x: { shape: [1], dtype: "f64" as "f32" } }, ({ x }) => x).outputs, "[tensor] capture input x: \"f64\" is not a type"],

@@ -264,24 +264,3 @@ test("bf16: conversion rounds to nearest even, products and tables take it", () 
   expect(distance(F.linear(a, short).toArray(), F.linear(a, exact).toArray())).toBeLessThan(1e-6);
   expect(F.embedding(arange(3), short).toArray()).toEqual(exact.toArray());
 });
-
-test("int8 weights with scales: products and rows of a table are those of the weights that they stand for", () => {
-  const [rows, columns] = [37, 70];
-  const q = Int8Array.from({ length: rows * columns }, (_, i) => ((i * 89) % 255) - 127);
-  const scales = Float32Array.from({ length: rows }, (_, i) => 0.001 * (i + 1));
-  const dense = Float32Array.from(q, (value, i) => value * scales[Math.floor(i / columns)]!);
-  const weight = new Parameter(q, [rows, columns], { requiresGrad: false, dtype: "i8" });
-  expect(weight.toArray()).toEqual(Int32Array.from(q));
-  const bias = randn([rows], { seed: 3 });
-  for (const count of [1, 3, 40]) {
-    const x = randn([count, columns], { seed: 4 });
-    const found = F.linearInt8(x, weight, tensor(scales), bias, "silu").toArray();
-    const expected = F.linear(x, tensor(dense, { shape: [rows, columns] }), bias, "silu").toArray();
-    for (let i = 0; i < found.length; i++) expect(Math.abs(found[i]! - expected[i]!)).toBeLessThan(1e-5 * (1 + Math.abs(expected[i]!)));
-  }
-  const ids = tensor(Int32Array.of(36, 0, 5));
-  expect(F.embeddingInt8(ids, weight, tensor(scales)).toArray()).toEqual(F.embedding(ids, tensor(dense, { shape: [rows, columns] })).toArray());
-  expect(() => F.linear(randn([2, columns], { seed: 1 }), weight)).toThrow("of type f32 and i8");
-  expect(() => F.linearInt8(randn([2, columns], { seed: 1 }), weight, tensor([1]))).toThrow("scales must be f32, one for each of 37 rows");
-  weight.release();
-});

@@ -13,8 +13,8 @@ import { colorsFor, createTerminal, isTerminal, reportError, writeOut } from "..
 import { writeDurably } from "../run/files.ts";
 import { catchSignals, dieBySignal, type StopSignal } from "../run/signals.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
-import { Rate, samplingArgs, samplingOf, tokensRead } from "./generate.ts";
-import { checkpointArg, openModel, type Trained } from "./trained.ts";
+import { Rate, samplingArgs, samplingOf, tokensRead, weightsText } from "./generate.ts";
+import { checkpointArg, openModel, weightsArg, type Trained } from "./trained.ts";
 
 export const args = {
   run: { type: "positional", description: "run folder or checkpoint file", required: true },
@@ -25,6 +25,7 @@ export const args = {
   tokens: { type: "string", kind: "integer", min: 1, max: 100_000_000, default: "256", description: "longest answer", valueHint: "N" },
   stop: { type: "string", repeated: true, description: "end an answer before this one; without it, at the end of its first line", valueHint: "TEXT" },
   ...samplingArgs,
+  weights: weightsArg,
   quiet: { type: "boolean", alias: "q", description: "do not tell how fast the model wrote" },
 } satisfies StrictArgs;
 
@@ -51,8 +52,9 @@ export async function run(argv: string[]): Promise<number> {
   const { values, repeated } = parseArguments("chat", args, argv);
   const stops = repeated.stop.length > 0 ? stopStrings(repeated.stop) : null;
   const options = samplingOf(values);
-  const trained = openModel(values.run, values.checkpoint);
+  const trained = openModel(values.run, values.checkpoint, values.weights);
   const terminal = createTerminal({ quiet: values.quiet });
+  if (values.weights === "int8") terminal.info(weightsText(trained));
   const leave = (signal: StopSignal): never => {
     lines.close();
     return dieBySignal(signal);

@@ -6,13 +6,13 @@ import { EggError } from "../errors.ts";
 import { formatLoss } from "../report/progress.ts";
 import { writeOut } from "../report/terminal.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
-import { checkpointArg, openModel } from "./trained.ts";
+import { checkpointArg, checkWeights, openModel, weightsArg } from "./trained.ts";
 
 export const args = {
   run: { type: "positional", description: "run folder or checkpoint file", required: true },
   data: { type: "string", description: "text to measure on: a file, a folder or a built-in corpus; default: what the run held out", valueHint: "PATH" },
   checkpoint: checkpointArg,
-  weights: { type: "enum", options: ["f32", "int8"], default: "f32", description: "int8: measure besides what rounding the weights to int8, with a scale a row, costs (gpt and llama models)" },
+  weights: { ...weightsArg, description: "int8: measure besides what rounding the weights to int8, with a scale a row, costs (gpt and llama models)" },
   json: { type: "boolean", description: "print one line of JSON" },
 } satisfies StrictArgs;
 
@@ -24,7 +24,8 @@ export async function run(argv: string[]): Promise<number> {
     return 0;
   }
   const { values } = parseArguments("eval", args, argv);
-  const { model, config, checkpoint } = openModel(values.run, values.checkpoint);
+  const { model, config, checkpoint } = openModel(values.run, values.checkpoint, "f32");
+  checkWeights(values.run, config, values.weights);
   const corpus = await openCorpus(values.data ?? config.data.path);
   const heldOut = values.data === undefined ? config.data.validation : undefined;
   if (heldOut === 0) {
@@ -33,14 +34,12 @@ export async function run(argv: string[]): Promise<number> {
   if (values.data !== undefined && corpus.bytes < 2) {
     throw new EggError("data", `[eval] ${corpus.name}: an evaluation needs 2 bytes, found ${corpus.bytes}.`, { hint: "Name a longer text with --data." });
   }
-  if (values.weights === "int8" && model.roundToInt8 === null) {
-    throw new EggError("usage", `[eval] ${values.run}: a model of the type ${config.model.type}, whose weights are int8 already.`, { hint: "Leave out --weights int8. It is for gpt and llama models." });
-  }
   const loss = (await model.loss(corpus, Infinity, heldOut))!; // never cancelled: a signal ends the process, which leaves nothing behind
   let rounded: number | null = null;
   if (values.weights === "int8") {
-    model.roundToInt8!();
-    rounded = (await model.loss(corpus, Infinity, heldOut))!.bitsPerByte;
+    model.release?.();
+    const int8 = openModel(checkpoint.path, values.checkpoint, "int8").model;
+    rounded = (await int8.loss(corpus, Infinity, heldOut))!.bitsPerByte;
   }
   corpus.close();
   const result = {

@@ -7,7 +7,7 @@ import { createContinuation, stopStrings, type StoppedBy } from "../report/conti
 import { createTextStream } from "../report/text.ts";
 import { colorsFor, createTerminal, isTerminal, writeOut } from "../report/terminal.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
-import { checkpointArg, openModel, type Trained } from "./trained.ts";
+import { checkpointArg, openModel, weightsArg, type Trained } from "./trained.ts";
 
 /** The options of choosing, for every command that writes text. */
 export const samplingArgs = {
@@ -27,6 +27,7 @@ export const args = {
   tokens: { type: "string", kind: "integer", min: 0, max: 100_000_000, default: "256", description: "tokens to write", valueHint: "N" },
   stop: { type: "string", repeated: true, description: "end the text before this one, and leave it out", valueHint: "TEXT" },
   ...samplingArgs,
+  weights: weightsArg,
   json: { type: "boolean", description: "print one line of JSON: what was written, without the prompt, and how fast" },
   quiet: { type: "boolean", alias: "q", description: "write the text and nothing else" },
 } satisfies StrictArgs;
@@ -41,7 +42,7 @@ export async function run(argv: string[]): Promise<number> {
   const { values, repeated } = parseArguments("generate", args, argv);
   const options = samplingOf(values);
   const stops = stopStrings(repeated.stop);
-  const trained = openModel(values.run, values.checkpoint);
+  const trained = openModel(values.run, values.checkpoint, values.weights);
   const prompt = new TextEncoder().encode(values.prompt);
   const rate = new Rate();
   const continuation = createContinuation(stops);
@@ -59,9 +60,16 @@ export async function run(argv: string[]): Promise<number> {
   const stoppedBy: StoppedBy = continuation.stopped ? "stop" : rate.written === values.tokens ? "tokens" : "end of text";
   if (write === null) {
     const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(written));
-    writeOut(`${JSON.stringify({ text, tokens: rate.written, ...rate.figures(), stopped_by: stoppedBy })}\n`);
-  } else if (values.tokens > 0) createTerminal({ quiet: values.quiet }).info(rate.text(tokensRead(trained, prompt)));
+    writeOut(`${JSON.stringify({ text, tokens: rate.written, ...rate.figures(), ...(values.weights === "int8" ? { weight_bytes: trained.model.weights!.bytes } : {}), stopped_by: stoppedBy })}\n`);
+  } else if (values.tokens > 0) createTerminal({ quiet: values.quiet }).info(`${rate.text(tokensRead(trained, prompt))}${values.weights === "int8" ? `, ${weightsText(trained)}` : ""}`);
   return 0;
+}
+
+/** What int8 weights take, and would take as f32. */
+export function weightsText({ model }: Trained): string {
+  const { count, bytes } = model.weights!;
+  const mega = (size: number): string => `${(size / 1e6).toFixed(1)} MB`;
+  return `int8 weights of ${mega(bytes)}, as f32 ${mega(4 * count)}`;
 }
 
 /** Tokens of a prompt that the model reads: at most its block, where it has one. */

@@ -22,23 +22,41 @@ export const checkpointArg = {
   description: "which checkpoint of a run folder: the newest, or the one with the lowest held-out loss",
 } as const satisfies StrictArg;
 
+/** What weights are computed with. */
+export const weightsArg = {
+  type: "enum", options: ["f32", "int8"], default: "f32",
+  description: "int8: round the weights of products to int8 with a scale a row, a quarter of the memory and faster (gpt and llama models)",
+} as const satisfies StrictArg;
+
 export interface Trained {
   model: TextModel;
   config: Config;
-  checkpoint: LoadedCheckpoint;
+  /** Its weights are in the model, and not kept twice. */
+  checkpoint: Omit<LoadedCheckpoint, "tensors">;
 }
 
 /**
  * Opens the newest good checkpoint of a run folder, the best one, or one file; says which damaged ones it passed over. Also a model of
  * another program, a folder as the Hugging Face hub has it.
- * @throws EggError where there is none, or where it holds no model that egg can compute
+ * @param weights "f32" or "int8", as --weights says
+ * @throws EggError where there is none, or where it holds no model that egg can compute, or none whose weights could be rounded
  */
-export function openModel(run: string, which: string): Trained {
-  const { config, checkpoint } = readModel(run, which);
-  return { model: openTextModel(openContext(config.device.threads), config, checkpoint.tensors, checkpoint.tokenizer), config, checkpoint };
+export function openModel(run: string, which: string, weights: string): Trained {
+  const { config, checkpoint: { tensors, ...checkpoint } } = readModel(run, which);
+  checkWeights(run, config, weights);
+  return { model: openTextModel(openContext(config.device.threads), config, tensors, checkpoint.tokenizer, weights === "int8"), config, checkpoint };
 }
 
-function readModel(run: string, which: string): Omit<Trained, "model"> {
+/** @throws EggError("usage") where --weights int8 says nothing */
+export function checkWeights(run: string, config: Config, weights: string): void {
+  if (weights === "int8" && !descends(config)) {
+    throw new EggError("usage", `[model] ${run}: a model of the type ${config.model.type}, whose weights are int8 already.`, { hint: "Leave out --weights int8. It is for gpt and llama models." });
+  }
+}
+
+interface Read { config: Config; checkpoint: LoadedCheckpoint }
+
+function readModel(run: string, which: string): Read {
   if (isForeign(run)) return readForeign(run);
   const { kind, path } = resolveRun(run);
   const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : which === "best" ? best(path) : newest(path);
@@ -46,7 +64,7 @@ function readModel(run: string, which: string): Omit<Trained, "model"> {
 }
 
 /** A model of another program, as if a run had saved it that held nothing out. */
-function readForeign(place: string): Omit<Trained, "model"> {
+function readForeign(place: string): Read {
   const { shape, tensors } = openForeign(place);
   const words = path.join(fs.statSync(place).isDirectory() ? place : path.dirname(place), "tokenizer.json");
   if (!fs.existsSync(words) && shape.vocabulary !== 256) {
@@ -73,7 +91,7 @@ export function openStart(from: string, tokenizer: Tokenizer): Start {
 }
 
 /** The same without the model. */
-export function openCheckpoint(run: string, which: string): Omit<Trained, "model"> {
+export function openCheckpoint(run: string, which: string): Read {
   const { kind, path } = resolveRun(run);
   const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : which === "best" ? best(path) : newest(path);
   return { checkpoint, config: configOf(checkpoint) };

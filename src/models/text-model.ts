@@ -12,7 +12,6 @@ import { textLoss, type TextLoss } from "./evaluate.ts";
 import { generate, inBytes } from "./generate.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import type { TensorEntry } from "./tensors.ts";
-import { roundToInt8 } from "./transformer-int8.ts";
 import { expectTransformer } from "./transformer-names.ts";
 import { shapeOfConfig, type TransformerShape } from "./transformer-shape.ts";
 import { openTransformer } from "./transformer-text.ts";
@@ -25,8 +24,10 @@ export interface TextModel {
   loss(text: Corpus, maxBytes: number, heldOut?: number): Promise<TextLoss | null>;
   /** Continues a prompt: the bytes of one token after the other, up to the end of the text. The same seed gives the same text. */
   generate(prompt: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<Uint8Array>;
-  /** Rounds its weights as int8 with a scale a row holds them (transformer-int8.ts), for good. Null for models whose weights are int8. */
-  roundToInt8: (() => void) | null;
+  /** How many weights there are, and bytes of native memory that they take; null for models of EGGROLL. */
+  readonly weights: { count: number; bytes: number } | null;
+  /** Gives its memory back; null where that ends with the process. */
+  release: (() => void) | null;
 }
 
 /**
@@ -57,19 +58,24 @@ function shapeOf({ model }: Config): EggShape {
 /**
  * The model that a run of this config saved.
  * @param tokenizer as the checkpoint has it
+ * @param int8 weights of a transformer's products are rounded to int8 with a scale a row; the models of EGGROLL are int8 anyway
  * @throws EggError("corrupt") that names what is missing, extra or of the wrong shape
  */
-export function openTextModel(context: Context, config: Config, tensors: ReadonlyMap<string, TensorEntry>, tokenizer: string): TextModel {
+export function openTextModel(context: Context, config: Config, tensors: ReadonlyMap<string, TensorEntry>, tokenizer: string, int8 = false): TextModel {
   if (descends(config)) {
     const words = tokenizerFrom(tokenizer);
-    const model = openTransformer(context, shapeOfSaved(config, tensors, tokenizer), tensors, words);
+    const model = openTransformer(context, shapeOfSaved(config, tensors, tokenizer), tensors, words, int8);
     return {
       loss(text, maxBytes, heldOut) {
         const tokens = openTokens(text, words);
         return model.loss(heldOut === undefined ? tokens : splitTokens(tokens, heldOut).heldOut!, maxBytes);
       },
       generate: (prompt, count, options, seed) => model.generate(prompt, count, options, seed),
-      roundToInt8: () => roundToInt8(model.model),
+      weights: model.weights,
+      release() {
+        model.release();
+        model.model.release();
+      },
     };
   }
   const part = (text: Corpus, heldOut: number | undefined): Corpus => (heldOut === undefined ? text : splitCorpus(text, heldOut).heldOut!);
@@ -79,7 +85,8 @@ export function openTextModel(context: Context, config: Config, tensors: Readonl
     return {
       loss: (text, maxBytes, heldOut) => model.loss(part(text, heldOut), maxBytes),
       generate: (prompt, tokens, options, seed) => inBytes(model.generate(prompt, tokens, options, seed)),
-      roundToInt8: null,
+      weights: null,
+      release: null,
     };
   }
   expectTextModel(config, tensors, tokenizer);
@@ -88,6 +95,7 @@ export function openTextModel(context: Context, config: Config, tensors: Readonl
   return {
     loss: (text, maxBytes, heldOut) => textLoss(native, part(text, heldOut), maxBytes),
     generate: (prompt, tokens, options, seed) => inBytes(generate(native, prompt, tokens, options, seed)),
-    roundToInt8: null,
+    weights: null,
+    release: null,
   };
 }

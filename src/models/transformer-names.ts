@@ -2,7 +2,7 @@
 // lie (in, out), queries, keys and values in one), llama as LlamaForCausalLM. Checking, saving piece by piece, loading.
 // Not the container (src/run/safetensors.ts), not config.json (transformer-foreign.ts). Read next: tensors.ts.
 import { EggError } from "../errors.ts";
-import type { Parameter } from "../tensor/egg.ts";
+import type { nn, Parameter } from "../tensor/egg.ts";
 import { elements, expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "./tensors.ts";
 import { headWidth, isGated, type TransformerShape } from "./transformer-shape.ts";
 import type { Transformer } from "./transformer.ts";
@@ -221,15 +221,16 @@ function arranged(each: Entry, values: Float32Array, columns: number, back: bool
 export function loadTransformer(model: Transformer, tensors: ReadonlyMap<string, TensorEntry>, ignored: readonly string[] = ["state."]): void {
   expectTransformer(model.shape, tensors, ignored);
   const found = weightsIn(model.shape, tensors, ignored);
-  const parameters = parametersOf(model);
+  const all = new Map<string, Parameter | nn.QuantizedMatrix>(model.namedWeights());
   for (const each of entriesOf(model.shape)) {
     const tensor = found.get(each.name)!;
-    const parameter = parameters.get(each.parameter)!;
-    const columns = parameter.shape[1] ?? 1;
+    const weights = all.get(each.parameter)!;
+    const columns = weights.shape[1] ?? 1;
     const count = elements(each.shape);
     const first = each.first * columns;
-    if (each.transposed || each.unpaired > 0) parameter.writeRange(first, arranged(each, floatsOf(tensor, 0, count), columns, true));
-    else for (let at = 0; at < count; at += at_once) parameter.writeRange(first + at, floatsOf(tensor, at, Math.min(at_once, count - at)));
+    const step = Math.max(1, Math.floor(at_once / columns)) * columns; // whole rows, which int8 weights need
+    if (each.transposed || each.unpaired > 0) weights.writeRange(first, arranged(each, floatsOf(tensor, 0, count), columns, true));
+    else for (let at = 0; at < count; at += step) weights.writeRange(first + at, floatsOf(tensor, at, Math.min(step, count - at)));
   }
 }
 

@@ -28,13 +28,13 @@ const worth_sharing = 2 ** 23;
 const unit = Math.LOG2E;
 
 /**
- * The model that a checkpoint holds.
+ * The model that a checkpoint holds. int8: with int8 weights for products (TransformerOptions).
  * @throws EggError("corrupt") that names what is missing, extra or of the wrong shape
  */
-export function openTransformer({ threads, tier }: Context, shape: TransformerShape, tensors: ReadonlyMap<string, TensorEntry>, tokenizer: Tokenizer): TransformerText {
+export function openTransformer({ threads, tier }: Context, shape: TransformerShape, tensors: ReadonlyMap<string, TensorEntry>, tokenizer: Tokenizer, int8 = false): TransformerText {
   expectTransformer(shape, tensors);
   useThreads(threads, tier);
-  const model = new Transformer(shape, { empty: true });
+  const model = new Transformer(shape, { empty: true, int8 });
   loadTransformer(model, tensors);
   return new TransformerText(model, tokenizer);
 }
@@ -78,6 +78,12 @@ export class TransformerText {
     const caches = this.#cache();
     const programs = [this.#lossProgram(), this.#program(1), this.#program(block + 1 - droppedOf(block + 1, block))];
     return [...new Set(programs)].reduce((sum, { bytes }) => sum + bytes, 0) + caches.reduce((sum, { keys, values }) => sum + keys.bytes + values.bytes, 0);
+  }
+
+  /** How many numbers the model's weights are, and their bytes of native memory. */
+  get weights(): { count: number; bytes: number } {
+    const all = this.model.namedWeights();
+    return { count: all.reduce((sum, [, { numel }]) => sum + numel, 0), bytes: all.reduce((sum, [, { bytes }]) => sum + bytes, 0) };
   }
 
   // ---- loss
@@ -154,7 +160,7 @@ export class TransformerText {
     const filled = caches[0]!.length;
     for (const cache of caches) cache.rewind(); // there must be room for what is captured
     const { threads, tier } = context();
-    if (this.model.parameterCount * length < worth_sharing) useThreads(1, tier);
+    if (this.weights.count * length < worth_sharing) useThreads(1, tier);
     const program = this.#inEvaluation(() => capture({ ids: { shape: [1, length], dtype: "i32" } as Ids }, ({ ids }) => ({ logits: this.model.logits(ids, caches, { last: true }) })));
     useThreads(threads, tier);
     for (const cache of caches) cache.length = filled;

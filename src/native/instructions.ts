@@ -23,7 +23,8 @@ export const enums = {
 type Enum = typeof enums;
 export type EnumName = keyof Enum;
 export type OpName = Enum["Op"][number];
-export type DtypeName = Enum["Dtype"][number];
+/** What tensors hold; instructions also take weights of i8 with a scale for each row. */
+export type DtypeName = Exclude<(typeof enums.Dtype)[number], "i8">;
 export type ActivationName = Enum["Activation"][number];
 
 /** The number of an enum's value. */

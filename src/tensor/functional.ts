@@ -5,39 +5,28 @@ import type { ActivationName } from "../native/instructions.ts";
 import { beyond } from "./memory.ts";
 import * as heads from "./ops-attention.ts";
 import * as element from "./ops-elementwise.ts";
-import * as int8 from "./ops-int8.ts";
 import * as model from "./ops-model.ts";
 import { around, emitCopy } from "./ops-shape.ts";
+import { quantizedCrossEntropy, quantizedEmbedding, quantizedLinear, QuantizedMatrix } from "./quantized.ts";
 import { checkpoint as recompute, refuse } from "./tape.ts";
 import { computeIn, computeType, run, Tensor, type Parameter } from "./tensor.ts";
 import { bytesOf } from "./value.ts";
 
-/** act(x w^T + b): x (..., in), w (out, in), b (out) -> (..., out). */
-export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null, activation: ActivationName = "none"): Tensor {
+/** act(x w^T + b): x (..., in), w (out, in), b (out) -> (..., out). Int8 weights have no gradient, nor does x then. */
+export function linear(x: Tensor, weight: Tensor | QuantizedMatrix, bias?: Tensor | null, activation: ActivationName = "none"): Tensor {
+  if (weight instanceof QuantizedMatrix) return run(quantizedLinear, bias ? [x, bias] : [x], { weight, activation });
   return run(model.linear, bias ? [x, weight, bias] : [x, weight], { activation, compute: computeType() });
 }
 
 /** Rows of a table: ids (...) i32, table (V, D) -> (..., D). An id out of range is an EggError("data") when it is run. */
-export function embedding(ids: Tensor, table: Tensor): Tensor {
+export function embedding(ids: Tensor, table: Tensor | QuantizedMatrix): Tensor {
+  if (table instanceof QuantizedMatrix) return run(quantizedEmbedding, [ids], { table });
   return run(model.embedding, [ids, table], null);
 }
 
 /** x (B, T, D) plus rows start .. start + T of a table (room, D): learned positions. A function of `start` is asked at each run of a program. */
 export function addPositions(x: Tensor, table: Tensor, start: number | (() => number) = 0): Tensor {
   return run(model.addPositions, [x, table], { start: typeof start === "number" ? () => start : start });
-}
-
-/**
- * act((x q^T) * scales + b) with int8 weights, for decoding: x (..., in), q (out, in) i8, scales (out), b (out) -> (..., out).
- * No gradients.
- */
-export function linearInt8(x: Tensor, weight: Tensor, scales: Tensor, bias?: Tensor | null, activation: ActivationName = "none"): Tensor {
-  return run(int8.linearInt8, bias ? [x, weight, scales, bias] : [x, weight, scales], { activation });
-}
-
-/** Rows of a table of int8: ids (...) i32, table (V, D) i8, scales (V) -> (..., D). */
-export function embeddingInt8(ids: Tensor, table: Tensor, scales: Tensor): Tensor {
-  return run(int8.embeddingInt8, [ids, table, scales], null);
 }
 
 /** (x - mean) / sqrt(variance + eps) * weight + bias over the last axis. */
@@ -112,10 +101,12 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptio
 }
 
 /** crossEntropy(linear(x, weight), targets) with at most `chunk` rows of logits at a time: x (..., D), weight (V, D). */
-export function linearCrossEntropy(x: Tensor, weight: Tensor, targets: Tensor, options: LossOptions & { chunk?: number } = {}): Tensor {
+export function linearCrossEntropy(x: Tensor, weight: Tensor | QuantizedMatrix, targets: Tensor, options: LossOptions & { chunk?: number } = {}): Tensor {
   // Rows enough that reading the weights once for each chunk counts little, few enough that logits take at most 64 MiB.
   const chunk = options.chunk ?? Math.max(64, Math.min(1024, Math.floor(2 ** 24 / Math.max(1, weight.shape[0] ?? 1) / 16) * 16));
-  return run(model.linearCrossEntropy, [x, weight, targets], { ignoreIndex: options.ignoreIndex ?? -100, mean: options.reduction !== "sum", chunk, compute: computeType() });
+  const common = { ignoreIndex: options.ignoreIndex ?? -100, mean: options.reduction !== "sum", chunk };
+  if (weight instanceof QuantizedMatrix) return run(quantizedCrossEntropy, [x, targets], { ...common, weight });
+  return run(model.linearCrossEntropy, [x, weight, targets], { ...common, compute: computeType() });
 }
 
 /** Mean of (a - b)^2. */

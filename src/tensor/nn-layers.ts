@@ -6,6 +6,7 @@ import type { ActivationName } from "../native/instructions.ts";
 import * as F from "./functional.ts";
 import { constant, normal, uniform } from "./nn-init.ts";
 import { Module } from "./nn-module.ts";
+import { QuantizedMatrix } from "./quantized.ts";
 import type { Parameter, Tensor } from "./tensor.ts";
 
 /** A layer of one tensor to one tensor. */
@@ -13,38 +14,59 @@ export abstract class Layer extends Module {
   abstract override forward(x: Tensor): Tensor;
 }
 
-export interface LinearOptions { bias?: boolean; activation?: ActivationName; std?: number }
+/** A layer that is used with int8 weights has no `weight`: who asks for it hears why. */
+function withoutWeight(layer: Linear | Embedding): void {
+  const get = (): never => {
+    throw new EggError("usage", `[nn] ${layer.constructor.name}: its weights are int8, and no parameter.`, { hint: "They are in the field `int8`." });
+  };
+  Object.defineProperty(layer, "weight", { get, enumerable: false });
+}
+
+export interface LinearOptions {
+  bias?: boolean;
+  activation?: ActivationName;
+  std?: number;
+  /** Weights are int8 with a scale an output, zeros until they are loaded; for use inside noGrad, not for training. */
+  int8?: boolean;
+}
 
 /** act(x w^T + b): x (..., inputs) -> (..., outputs). First values U(-k, k), k = 1 / sqrt(inputs), or by `std`. */
 export class Linear extends Layer {
-  readonly weight: Parameter;
+  readonly weight!: Parameter;
+  readonly int8: QuantizedMatrix | null;
   readonly bias: Parameter | null;
   readonly activation: ActivationName;
 
-  constructor(inputs: number, outputs: number, { bias = true, activation = "none", std }: LinearOptions = {}) {
+  constructor(inputs: number, outputs: number, { bias = true, activation = "none", std, int8 = false }: LinearOptions = {}) {
     super();
     const bound = inputs === 0 ? 0 : 1 / Math.sqrt(inputs);
-    this.weight = std === undefined ? uniform([outputs, inputs], bound) : normal([outputs, inputs], std);
+    this.int8 = int8 ? new QuantizedMatrix(outputs, inputs) : null;
+    if (int8) withoutWeight(this);
+    else this.weight = std === undefined ? uniform([outputs, inputs], bound) : normal([outputs, inputs], std);
     this.bias = !bias ? null : std === undefined ? uniform([outputs], bound) : constant([outputs], 0);
     this.activation = activation;
   }
 
   override forward(x: Tensor): Tensor {
-    return F.linear(x, this.weight, this.bias, this.activation);
+    return F.linear(x, this.int8 ?? this.weight, this.bias, this.activation);
   }
 }
 
 /** Rows of a table: ids (...) i32 -> (..., width). First values N(0, std). */
 export class Embedding extends Layer {
-  readonly weight: Parameter;
+  readonly weight!: Parameter;
+  readonly int8: QuantizedMatrix | null;
 
-  constructor(count: number, width: number, { std = 1 }: { std?: number } = {}) {
+  /** @param options.int8 a table as the weights of an int8 `Linear`, which may be its head */
+  constructor(count: number, width: number, { std = 1, int8 = false }: { std?: number; int8?: boolean } = {}) {
     super();
-    this.weight = normal([count, width], std);
+    this.int8 = int8 ? new QuantizedMatrix(count, width) : null;
+    if (int8) withoutWeight(this);
+    else this.weight = normal([count, width], std);
   }
 
   override forward(ids: Tensor): Tensor {
-    return F.embedding(ids, this.weight);
+    return F.embedding(ids, this.int8 ?? this.weight);
   }
 }
 

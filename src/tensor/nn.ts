@@ -11,6 +11,7 @@ import { isRecording } from "./tape.ts";
 import { Parameter, type Tensor } from "./tensor.ts";
 
 export { Activation, Dropout, Embedding, LayerNorm, RMSNorm } from "./nn-layers.ts";
+export { QuantizedMatrix } from "./quantized.ts";
 export { Layer, Linear, Module, Parameter };
 
 /** One layer after the other. Names are places: "0.weight". */
@@ -45,6 +46,8 @@ export interface MLPOptions {
   std?: number;
   /** Of the last weights where they end on a residual stream; `std`. */
   outStd?: number;
+  /** Weights are int8, to be loaded and used (LinearOptions). */
+  int8?: boolean;
 }
 
 /** down(act(up x)), or gated down(act(gate x) * up x), whose `up.weight` holds the rows of gate, then those of up. */
@@ -56,9 +59,9 @@ export class MLP extends Layer {
 
   constructor(inputs: number, options: MLPOptions = {}) {
     super();
-    const { hidden = 4 * inputs, outputs = inputs, activation = "gelu", gated = false, bias = !gated, dropout = 0, std, outStd = std } = options;
-    this.up = new Linear(inputs, gated ? 2 * hidden : hidden, { bias, activation: gated ? "none" : activation, std });
-    this.down = new Linear(hidden, outputs, { bias, std: outStd });
+    const { hidden = 4 * inputs, outputs = inputs, activation = "gelu", gated = false, bias = !gated, dropout = 0, std, outStd = std, int8 } = options;
+    this.up = new Linear(inputs, gated ? 2 * hidden : hidden, { bias, activation: gated ? "none" : activation, std, int8 });
+    this.down = new Linear(hidden, outputs, { bias, std: outStd, int8 });
     this.#gate = gated ? activation : null;
     this.#p = dropout;
   }
@@ -84,6 +87,8 @@ export interface MultiHeadAttentionOptions {
   std?: number;
   /** Of the output's weights, where they end on a residual stream; `std`. */
   outStd?: number;
+  /** Weights are int8, to be loaded and used (LinearOptions). */
+  int8?: boolean;
 }
 
 /** Keys and values of what was read so far, (batch, room, kvHeads, headWidth) each, in native memory until `release`. */
@@ -144,12 +149,12 @@ export class MultiHeadAttention extends Module {
   /** @throws EggError("usage") where heads do not divide the width, or kvHeads the heads */
   constructor(width: number, heads: number, options: MultiHeadAttentionOptions = {}) {
     super();
-    const { kvHeads = heads, headWidth = width / heads, bias = true, causal = true, rope = null, dropout = 0, std, outStd = std } = options;
+    const { kvHeads = heads, headWidth = width / heads, bias = true, causal = true, rope = null, dropout = 0, std, outStd = std, int8 } = options;
     if (!Number.isInteger(headWidth) || headWidth < 1) throw new EggError("usage", `[nn] MultiHeadAttention: ${heads} heads do not divide the width ${width}.`, { hint: "Give headWidth, or other heads." });
     if (!Number.isInteger(heads / kvHeads)) throw new EggError("usage", `[nn] MultiHeadAttention: ${heads} heads cannot share ${kvHeads} kv heads evenly.`);
     if (rope !== null && headWidth % 2 !== 0) throw new EggError("usage", `[nn] MultiHeadAttention: rotary positions need heads of an even width, found ${headWidth}.`);
-    this.qkv = new Linear(width, (heads + 2 * kvHeads) * headWidth, { bias, std });
-    this.out = new Linear(heads * headWidth, width, { bias, std: outStd });
+    this.qkv = new Linear(width, (heads + 2 * kvHeads) * headWidth, { bias, std, int8 });
+    this.out = new Linear(heads * headWidth, width, { bias, std: outStd, int8 });
     this.heads = heads;
     this.kvHeads = kvHeads;
     this.headWidth = headWidth;

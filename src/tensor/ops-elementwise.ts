@@ -277,7 +277,7 @@ export const convert: Operation<{ to: DtypeName }> = {
   name: "to",
   shape(inputs, { to }) {
     const from = inputs[0]!.dtype;
-    if (!(from === "f32" && to === "bf16") && !(from !== "i8" && to === "f32")) refuse("to", inputs, `${from} cannot become ${to}; f32 to bf16 and any to f32 can`);
+    if (!(from === "f32" && to === "bf16") && to !== "f32") refuse("to", inputs, `${from} cannot become ${to}; f32 to bf16 and any to f32 can`);
     return inputs[0]!.shape;
   },
   dtype: (_, { to }) => to,

@@ -26,14 +26,12 @@ function emitGemm(a: Matrix, b: Matrix, c: Operand, options: Gemm & { batch?: nu
   });
 }
 
-const isFloat = ({ dtype }: Value): boolean => dtype === "f32" || dtype === "bf16";
-
 interface Multiplying extends Computing { ta: boolean; tb: boolean }
 
 /** Sizes of op(a) op(b), over leading axes that both have. */
 function productSizes(inputs: readonly Value[], { ta, tb }: Multiplying): { batch: Shape; m: number; n: number; k: number } {
   const [a, b] = inputs as [Value, Value];
-  if (!inputs.every(isFloat)) refuse("matmul", inputs, `of type ${a.dtype} and ${b.dtype}; both must be f32 or bf16`);
+  if (inputs.some((input) => input.dtype === "i32")) refuse("matmul", inputs, `of type ${a.dtype} and ${b.dtype}; both must be f32 or bf16`);
   if (a.shape.length < 2 || b.shape.length < 2) refuse("matmul", inputs, "both need two axes or more; reshape a vector to a row or column");
   const [ar, ac] = a.shape.slice(-2) as [number, number];
   const [br, bc] = b.shape.slice(-2) as [number, number];
@@ -86,7 +84,7 @@ export const linear: Operation<Linear> = {
   name: "linear",
   shape(inputs) {
     const [x, w, b] = inputs as [Value, Value, Value | undefined];
-    if (!isFloat(x) || !isFloat(w) || (b !== undefined && b.dtype !== "f32")) refuse("linear", inputs, `of type ${inputs.map((input) => input.dtype).join(" and ")}; x and w must be f32 or bf16, the bias f32`);
+    if (x.dtype === "i32" || w.dtype === "i32" || (b !== undefined && b.dtype !== "f32")) refuse("linear", inputs, `of type ${inputs.map((input) => input.dtype).join(" and ")}; x and w must be f32 or bf16, the bias f32`);
     if (w.shape.length !== 2) refuse("linear", inputs, "a weight has the shape (out, in)");
     if (x.shape.length < 1 || x.shape.at(-1) !== w.shape[1]) refuse("linear", inputs, `the last axis of x must be the weight's ${w.shape[1]} inputs`);
     if (b !== undefined && !sameShape(b.shape, [w.shape[0]!])) refuse("linear", inputs, `the bias must have the shape (${w.shape[0]})`);
@@ -196,7 +194,7 @@ export const embedding: Operation<null> = {
   name: "embedding",
   shape(inputs) {
     const [ids, table] = inputs as [Value, Value];
-    if (ids.dtype !== "i32" || !isFloat(table)) refuse("embedding", inputs, `of type ${ids.dtype} and ${table.dtype}; ids must be i32, the table f32 or bf16`);
+    if (ids.dtype !== "i32" || table.dtype === "i32") refuse("embedding", inputs, `of type ${ids.dtype} and ${table.dtype}; ids must be i32, the table f32 or bf16`);
     if (table.shape.length !== 2) refuse("embedding", inputs, "a table has the shape (vocabulary, width)");
     return [...ids.shape, table.shape[1]!];
   },
@@ -319,7 +317,7 @@ export const linearCrossEntropy: Operation<LinearLosing> = {
   shape(inputs) {
     const [x, w, targets] = inputs as [Value, Value, Value];
     needFloat("linearCrossEntropy", [x]);
-    if (!isFloat(w) || w.shape.length !== 2 || x.shape.at(-1) !== w.shape[1]) refuse("linearCrossEntropy", inputs, "w must be (V, D) for x (..., D)");
+    if (w.dtype === "i32" || w.shape.length !== 2 || x.shape.at(-1) !== w.shape[1]) refuse("linearCrossEntropy", inputs, "w must be (V, D) for x (..., D)");
     lossSizes("linearCrossEntropy", [x], targets, w.shape[0]!);
     return [];
   },

@@ -323,16 +323,16 @@ function checkOptions(op: string, { dtype, device }: { dtype?: string; device?: 
   if (dtype !== undefined) checkType(op, dtype);
 }
 
-const typeOf = (data: Data): Dtype => (data instanceof Int32Array ? "i32" : data instanceof Uint16Array ? "bf16" : data instanceof Int8Array ? "i8" : "f32");
+const typeOf = (data: Data): Dtype => (data instanceof Int32Array ? "i32" : data instanceof Uint16Array ? "bf16" : "f32");
 
 /**
  * A tensor from numbers, which stay in JavaScript memory and are copied in when used. Float32Array gives f32, Int32Array i32,
- * Uint16Array bf16 (as bits), Int8Array i8; a typed array is taken as it is, not copied.
+ * Uint16Array bf16 (as bits); a typed array is taken as it is, not copied.
  * @throws EggError("usage") for rows of different length, or a shape that does not fit
  */
 export function tensor(data: Nested | Data, options: TensorOptions = {}): Tensor {
   checkOptions("tensor", options);
-  const typed = data instanceof Float32Array || data instanceof Int32Array || data instanceof Uint16Array || data instanceof Int8Array;
+  const typed = data instanceof Float32Array || data instanceof Int32Array || data instanceof Uint16Array;
   const own = typed ? typeOf(data) : "f32";
   let shape: number[] = [];
   let values: Data;

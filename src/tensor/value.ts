@@ -7,18 +7,18 @@ import { capturing, currentScope, emit, flush, persistent, upload, type Life, ty
 import { checkMemory, type Buffer } from "./memory.ts";
 
 export type Shape = readonly number[];
-export type Data = Float32Array | Int32Array | Uint16Array | Int8Array;
+export type Data = Float32Array | Int32Array | Uint16Array;
 
 /** Kernels count elements in 32 bits. */
 const elements_max = 2 ** 32 - 1;
 
-export const bytesOf = (dtype: DtypeName): number => (dtype === "i8" ? 1 : dtype === "bf16" ? 2 : 4);
+export const bytesOf = (dtype: DtypeName): number => (dtype === "bf16" ? 2 : 4);
 export const show = (shape: Shape): string => `(${shape.join(", ")})`;
 export const product = (shape: Shape): number => shape.reduce((a, b) => a * b, 1);
 export const sameShape = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((size, i) => size === b[i]);
 
 /** What holds a type's numbers as they are stored; bf16 as bits. */
-const arrays = { f32: Float32Array, i32: Int32Array, bf16: Uint16Array, i8: Int8Array };
+const arrays = { f32: Float32Array, i32: Int32Array, bf16: Uint16Array };
 const nameOf = (data: Data): string => data.constructor.name;
 
 /** From here on memory is asked for before it is taken. */
@@ -146,10 +146,10 @@ export class Value {
     });
   }
 
-  /** The numbers, flat and row-major, as a copy. bf16 comes as f32, i8 as i32. */
+  /** The numbers, flat and row-major, as a copy. bf16 comes as f32. */
   read(op: string): Float32Array | Int32Array {
     const data = this.stored(op);
-    return data instanceof Uint16Array ? widen(data) : data instanceof Int8Array ? Int32Array.from(data) : data;
+    return data instanceof Uint16Array ? widen(data) : data;
   }
 
   /** The numbers as they are stored, bf16 as bits: a copy. */
