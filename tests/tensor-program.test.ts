@@ -275,6 +275,19 @@ test("a cache is filled in place and read by attention", () => {
   cache.release();
 });
 
+test.each([1, 2, 3])("instructions of no elements, at the end and alone, are done on %d threads", async (threads) => {
+  useThreads(threads);
+  const mixed = capture({ x: { shape: [400, 400] } }, ({ x }) => ({ y: x.exp(), none: x.narrow(0, 0, 0).exp() }));
+  const empty = capture({ x: { shape: [0, 3] } }, ({ x }) => ({ y: x.exp() }));
+  for (let i = 0; i < 20; i++) {
+    expect(await mixed.run({ x: new Float32Array(160_000) })).toBe(true);
+    expect(await empty.run({ x: new Float32Array(0) })).toBe(true);
+  }
+  expect(mixed.outputs.y.sum().item()).toBe(160_000);
+  for (const program of [mixed, empty]) program.release();
+  useThreads(0);
+});
+
 describe("patch", () => {
   test("one captured step generates at every position what fresh instructions give, and refuses what does not fit", () => {
     const room = 9;

@@ -9,6 +9,9 @@ const Pool = @import("../pool.zig").Pool;
 /// An instruction of at most this much work is run by one thread: sharing it out would cost more than it saves.
 const serial_work = 1 << 15;
 
+/// About 20-50 microseconds before a worker without work sleeps, as in pool.zig.
+const spins = 4000;
+
 /// An instruction with its addresses, tiles and kernel.
 pub const Linked = struct {
     args: [ops.args_bytes]u8 align(8),
@@ -20,6 +23,9 @@ pub const Linked = struct {
     /// Spent in the last timed run, from the first tile to the last, in nanoseconds.
     ns: u64,
 };
+
+/// A phase of one instruction, or a run of small instructions that one worker takes as one tile.
+const Stage = struct { first: u32, end: u32, phase: u32, tiles: u32 };
 
 /// A kernel's complaint: which instruction, and 1 + which element.
 pub const Fault = struct { instruction: u32, element: u32 };
@@ -38,12 +44,22 @@ pub const Program = struct {
     all_serial: bool = true,
     timed: bool = false,
     executor: *Executor = undefined,
+    /// What is shared out, in order: made anew for each run, room for three of each instruction.
+    stages: []Stage = &.{},
+    stage_count: u32 = 0,
     /// Instructions done, for progress.
     done: std.atomic.Value(u32) = .init(0),
-    next_tile: std.atomic.Value(u32) = .init(0),
     fault: std.atomic.Value(u32) = .init(none),
     fault_at: u32 = 0,
-    stopped: bool = false,
+    /// The stage in the upper half, its next tile in the lower one.
+    ticket: std.atomic.Value(u64) align(std.atomic.cache_line) = .init(0),
+    /// The stage again, for those who sleep, and how many do.
+    stage: std.atomic.Value(u32) = .init(0),
+    sleepers: std.atomic.Value(u32) = .init(0),
+    /// Tiles of the stage that are not done.
+    left: std.atomic.Value(u32) align(std.atomic.cache_line) = .init(0),
+    /// When the instruction began, where timed.
+    begin: u64 = 0,
     /// Workers that ran something in the last run, one bit each (the last bit for all from 63 on).
     busy: std.atomic.Value(u64) = .init(0),
 
@@ -58,6 +74,7 @@ pub const Program = struct {
             };
             program.deinit();
             program.capacity = more;
+            program.stages = std.heap.page_allocator.alloc(Stage, 3 * more.len) catch return link.fail(error.OutOfMemory, "{d} instructions", .{source.len});
         }
         program.instructions = program.capacity[0..source.len];
         program.workspace = 0;
@@ -134,6 +151,8 @@ pub const Program = struct {
     pub fn deinit(program: *Program) void {
         if (program.source.len != 0) std.heap.page_allocator.free(program.source);
         program.source = &.{};
+        if (program.stages.len != 0) std.heap.page_allocator.free(program.stages);
+        program.stages = &.{};
         if (program.capacity.len != 0) std.heap.page_allocator.free(program.capacity);
         program.capacity = &.{};
         program.instructions = &.{};
@@ -146,6 +165,7 @@ pub const Program = struct {
     /// Hands the program to the pool; wait, then `outcome`. The executor must have room (`Executor.reserve`).
     pub fn start(program: *Program, executor: *Executor, timed: bool) void {
         program.prepare(executor, timed);
+        program.lineUp();
         executor.pool.start(.{ .context = program, .run = work_share });
     }
 
@@ -171,9 +191,7 @@ pub const Program = struct {
         program.executor = executor;
         program.timed = timed;
         program.done.store(0, .monotonic);
-        program.next_tile.store(0, .monotonic);
         program.fault.store(none, .monotonic);
-        program.stopped = false;
         program.busy.store(0, .monotonic);
     }
 
@@ -187,54 +205,93 @@ pub const Program = struct {
         if (program.busy.load(.monotonic) & bit == 0) _ = program.busy.fetchOr(bit, .acq_rel);
     }
 
-    /// What each worker does. All walk the instructions in step: one phase, one barrier. Runs of small instructions are the
-    /// first worker's; the others wait at the barrier behind them.
+    /// Cuts the program into stages.
+    fn lineUp(program: *Program) void {
+        const instructions = program.instructions;
+        var count: u32 = 0;
+        var i: u32 = 0;
+        while (i < instructions.len) {
+            const first = i;
+            if (instructions[i].serial) {
+                while (i < instructions.len and instructions[i].serial) i += 1;
+                program.stages[count] = .{ .first = first, .end = i, .phase = 0, .tiles = 1 };
+                count += 1;
+                continue;
+            }
+            for (instructions[i].plan.tiles, 0..) |tiles, phase| {
+                if (tiles == 0) continue;
+                program.stages[count] = .{ .first = i, .end = i + 1, .phase = @intCast(phase), .tiles = tiles };
+                count += 1;
+            }
+            i += 1;
+        }
+        program.stage_count = count;
+        if (count == 0) program.done.store(@intCast(instructions.len), .monotonic);
+        program.sleepers.store(0, .monotonic);
+        program.open(0);
+    }
+
+    /// What each worker does: takes tiles of the stage that is open until all have. Nobody waits for a worker that has none, as one
+    /// that the system does not let run just now; who finishes the last tile opens the next stage.
     fn work_share(context: *anyopaque, worker: u32) void {
         const program: *Program = @ptrCast(@alignCast(context));
-        const pool = program.executor.pool;
-        const instructions = program.instructions;
-        var i: usize = 0;
-        while (i < instructions.len) {
-            if (instructions[i].serial) {
-                const first = i;
-                while (i < instructions.len and instructions[i].serial) i += 1;
-                if (worker == 0) _ = program.serialRun(first, i, 0);
-                if (i == instructions.len) return;
-                pool.barrier(program, settle);
-            } else {
-                const begin = if (program.timed and worker == 0) os.now() else 0;
-                for (instructions[i].plan.tiles, 0..) |tiles, phase| {
-                    if (tiles == 0) continue;
-                    program.takeTiles(i, @intCast(phase), tiles, worker);
-                    pool.barrier(program, settle);
-                    if (program.stopped) return;
-                }
-                if (worker == 0) {
-                    if (program.timed) instructions[i].ns = os.now() - begin;
-                    program.done.store(@intCast(i + 1), .release);
-                }
-                i += 1;
-            }
-            if (program.stopped) return;
-        }
-    }
-
-    fn takeTiles(program: *Program, i: usize, phase: u32, tiles: u32, worker: u32) void {
-        const instruction = &program.instructions[i];
-        const executor = program.executor;
         while (true) {
-            const tile = program.next_tile.fetchAdd(1, .monotonic);
-            if (tile >= tiles) return;
-            program.atWork(worker);
-            const fault = instruction.run(&instruction.args, phase, tile, executor.workspace.ptr, executor.scratchOf(worker));
-            if (fault != 0) program.complain(i, fault);
+            const ticket = program.ticket.fetchAdd(1, .acq_rel);
+            const number: u32 = @intCast(ticket >> 32);
+            const tile: u32 = @truncate(ticket);
+            if (number == program.stage_count) return;
+            const stage = program.stages[number];
+            if (tile >= stage.tiles) {
+                program.awaitStage(number);
+                continue;
+            }
+            if (program.instructions[stage.first].serial) {
+                if (!program.serialRun(stage.first, stage.end, worker)) return program.open(program.stage_count);
+            } else program.runTile(stage, tile, worker);
+            if (program.left.fetchSub(1, .acq_rel) == 1) program.finish(number);
         }
     }
 
-    /// The last worker at a barrier looks whether to go on.
-    fn settle(program: *Program) void {
-        program.next_tile.store(0, .monotonic);
-        if (program.fault.load(.monotonic) != none or program.cancelledAt(program.done.load(.monotonic))) program.stopped = true;
+    fn runTile(program: *Program, stage: Stage, tile: u32, worker: u32) void {
+        const instruction = &program.instructions[stage.first];
+        const executor = program.executor;
+        program.atWork(worker);
+        const fault = instruction.run(&instruction.args, stage.phase, tile, executor.workspace.ptr, executor.scratchOf(worker));
+        if (fault != 0) program.complain(stage.first, fault);
+    }
+
+    /// After the last tile of a stage: the next one, or the end.
+    fn finish(program: *Program, number: u32) void {
+        const stage = program.stages[number];
+        const next = number + 1;
+        if (program.fault.load(.monotonic) != none) return program.open(program.stage_count);
+        if (next == program.stage_count or program.stages[next].first != stage.first) {
+            if (program.timed and !program.instructions[stage.first].serial) program.instructions[stage.first].ns = os.now() - program.begin;
+            // Instructions of no elements have no stage.
+            program.done.store(if (next == program.stage_count) @intCast(program.instructions.len) else stage.end, .release);
+            if (next < program.stage_count and program.cancelledAt(stage.end)) return program.open(program.stage_count);
+        }
+        program.open(next);
+    }
+
+    fn open(program: *Program, number: u32) void {
+        if (number < program.stage_count) {
+            if (program.timed and (number == 0 or program.stages[number - 1].first != program.stages[number].first)) program.begin = os.now();
+            program.left.store(program.stages[number].tiles, .monotonic);
+        }
+        program.ticket.store(@as(u64, number) << 32, .seq_cst);
+        program.stage.store(number, .seq_cst);
+        if (program.sleepers.load(.seq_cst) != 0) os.wakeAll(&program.stage);
+    }
+
+    fn awaitStage(program: *Program, number: u32) void {
+        for (0..spins) |_| {
+            if (program.ticket.load(.acquire) >> 32 != number) return;
+            std.atomic.spinLoopHint();
+        }
+        _ = program.sleepers.fetchAdd(1, .seq_cst);
+        while (program.stage.load(.seq_cst) == number) os.wait(&program.stage, number, 0);
+        _ = program.sleepers.fetchSub(1, .seq_cst);
     }
 
     fn cancelledAt(program: *const Program, i: usize) bool {
