@@ -101,7 +101,8 @@ describe.each(all)("%s", (_, shape) => {
       for (const [i, [name, values]] of gradientsOf(model).entries()) {
         const most = Math.max(1e-3 * largest, ...[...expected[i]![1]].map(Math.abs));
         const worst = Math.max(...values.map((value, j) => Math.abs(value - expected[i]![1][j]!)));
-        expect([name, worst <= 1e-6 * most]).toEqual([name, true]);
+        // Sums of what nearly cancels, such as a norm's gain, round more than that by themselves.
+        expect([name, worst <= 1e-6 * largest && worst <= 5e-6 * most]).toEqual([name, true]);
       }
     });
   });
