@@ -70,6 +70,7 @@ function openStep({ batch, shape }: Shape, context: Context, compute: "f32" | "b
       return { loss };
     });
     const ids = Int32Array.from({ length: batch * shape.block }, (_, i) => (i * 7919) % shape.vocabulary);
+    program.runNow({ ids, targets: ids }); // the first step meets memory that nobody has touched
     return {
       run: timed(() => program.runNow({ ids, targets: ids })),
       bytes: 4 * 2 * model.parameterCount + optimizer.bytes + program.bytes,
