@@ -185,9 +185,8 @@ pub fn Packing(comptime pairs: bool) type {
                     inline for (0..per) |i| @prefetch(@as([*]const u8, @ptrFromInt(at + (ahead * per + i) * row + line)), .{});
                 }
                 var panel: usize = 0;
-                while (panel * n < count) : (panel += 1) {
-                    store(n, to + panel * stride + unit * n, sideways(n, kind, at + panel * n * size, row, second, count - panel * n));
-                }
+                while ((panel + 1) * n <= count) : (panel += 1) store(n, to + panel * stride + unit * n, sideways(n, kind, at + panel * n * size, row, second, n));
+                if (panel * n < count) store(n, to + panel * stride + unit * n, sideways(n, kind, at + panel * n * size, row, second, count - panel * n));
             }
         }
 

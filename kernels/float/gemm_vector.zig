@@ -97,13 +97,9 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
                         const rows = @min(plan.group_rows, place.rows - row);
                         packA(args, packed_a, a, place.row + row, rows, place.k + k, depth);
                         const factors = packedFactors(args, packed_a, units);
-                        if (row + rows < place.rows) {
-                            var next: Soon = .of(a, place.row + row + rows, @min(plan.group_rows, place.rows - row - rows), place.k + k, depth, (rows + mr - 1) / mr * panels.count);
-                            next.also = &soon;
-                            group(&sums, panels, factors, packed_b, row, rows, place.cols, units, &next);
-                        } else {
-                            group(&sums, panels, factors, packed_b, row, rows, place.cols, units, &soon);
-                        }
+                        var next: Soon = .after(args, grid, tile, place, row + rows, k, depth, (rows + mr - 1) / mr * panels.count);
+                        next.also = &soon;
+                        group(&sums, panels, factors, packed_b, row, rows, place.cols, units, &next);
                     }
                 }
                 sums.first = false;
@@ -254,6 +250,23 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
                 }
                 soon.lines = ((soon.width + 63) / 64 * soon.runs + times - 1) / times;
                 return soon;
+            }
+
+            /// The rows of A that are packed next: of this tile, of its next block of k, or of the next tile.
+            fn after(args: *const ops.Gemm, grid: plan.Grid, tile: u32, place: plan.Place, row: usize, k: usize, depth: usize, times: usize) Soon {
+                var there = place;
+                var from = row;
+                var at = k;
+                if (row >= place.rows) {
+                    from = 0;
+                    at += depth;
+                    if (at >= place.depth) {
+                        if (tile + 1 == grid.batches * grid.parts * grid.m_tiles * grid.n_tiles) return .{};
+                        at = 0;
+                        there = plan.placeOf(args, grid, tile + 1);
+                    }
+                }
+                return .of(sourceOfA(args, plan.offsetsOf(args, there.batch).a), there.row + from, @min(plan.group_rows, there.rows - from), there.k + at, @min(grid.kc, there.depth - at), times);
             }
 
             inline fn some(soon: *Soon) void {

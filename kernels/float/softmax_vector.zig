@@ -65,19 +65,20 @@ pub fn Kernels(comptime lanes: comptime_int) type {
             var i: usize = 0;
             while (i + strands * lanes <= n) : (i += strands * lanes) {
                 inline for (0..strands) |s| {
-                    const value = math.exp(L.load(x + i + s * lanes) - top);
+                    @prefetch(x + n + i + s * lanes, .{}); // the next row
+                    const value = math.expFlushed(L.load(x + i + s * lanes) - top);
                     if (keep) L.store(y + i + s * lanes, value);
                     sums[s] += value;
                 }
             }
             while (i + lanes <= n) : (i += lanes) {
-                const value = math.exp(L.load(x + i) - top);
+                const value = math.expFlushed(L.load(x + i) - top);
                 if (keep) L.store(y + i, value);
                 sums[0] += value;
             }
             if (i < n) {
                 // Behind the row: 0, whatever top is.
-                const value = math.exp(L.loadPart(x + i, n - i, -inf) - top);
+                const value = math.expFlushed(L.loadPart(x + i, n - i, -inf) - top);
                 if (keep) L.storePart(y + i, value, n - i);
                 var part: [lanes]f32 = value;
                 for (part[n - i ..]) |*rest| rest.* = 0;
