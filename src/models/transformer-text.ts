@@ -22,8 +22,8 @@ type LogitsProgram = Program<{ ids: Ids }, { logits: Tensor }>;
 const tokens_at_once = 2048;
 /** A target that does not count. */
 const ignored = -100;
-/** Multiply-adds of a run below which one thread is faster: several would wait for each other longer than they work. */
-const worth_sharing = 2 ** 23;
+/** Bytes of weights, times tokens, of a run below which one thread is faster: several would wait for each other longer than they work. */
+const worth_sharing = 2 ** 25;
 /** Logits are natural ones; sampling counts in bits. */
 const unit = Math.LOG2E;
 
@@ -160,7 +160,7 @@ export class TransformerText {
     const filled = caches[0]!.length;
     for (const cache of caches) cache.rewind(); // there must be room for what is captured
     const { threads, tier } = context();
-    if (this.weights.count * length < worth_sharing) useThreads(1, tier);
+    if (this.weights.bytes * length < worth_sharing) useThreads(1, tier);
     const program = this.#inEvaluation(() => capture({ ids: { shape: [1, length], dtype: "i32" } as Ids }, ({ ids }) => ({ logits: this.model.logits(ids, caches, { last: true }) })));
     useThreads(threads, tier);
     for (const cache of caches) cache.length = filled;
