@@ -42,6 +42,12 @@ export interface Trained {
  * @throws EggError where there is none, or where it holds no model that egg can compute, or none whose weights could be rounded
  */
 export function openModel(run: string, which: string, weights: string): Trained {
+  const trained = loadModel(run, which, weights);
+  Bun.gc(true); // the file's bytes, which the model has copied, are as large as the model
+  return trained;
+}
+
+function loadModel(run: string, which: string, weights: string): Trained {
   const { config, checkpoint: { tensors, ...checkpoint } } = readModel(run, which);
   checkWeights(run, config, weights);
   return { model: openTextModel(openContext(config.device.threads), config, tensors, checkpoint.tokenizer, weights === "int8"), config, checkpoint };
