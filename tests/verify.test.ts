@@ -263,7 +263,7 @@ describe("hostile files", () => {
   }, 60_000);
 
   test("a checkpoint with a right hash that claims a model of 13 GB: refused before memory is taken", () => {
-    const config = JSON.stringify({ preset: "egg.c", data: { path: "builtin:fables", tokenizer: "bytes", validation: 0.1 }, model: { type: "egg", hidden: 4096, layers: 64 }, trainer: { rule: "egg.c" }, device: { threads: 1 } });
+    const config = JSON.stringify({ preset: "egg.c", data: { path: "builtin:fables", tokenizer: "bytes", validation: 0.1 }, model: { type: "egg", hidden: 4096, layers: 64 }, trainer: { type: "eggroll-int8", rule: "egg.c" }, device: { threads: 1 } });
     const { path } = saveCheckpoint(freshFolder("claims"), { step: 1, tensors: new Map([["head.weight", { dtype: "I8", shape: [1], data: new Uint8Array(1) }]]), config, tokenizer: "bytes", dataCursor: "", program: "9", valBitsPerByte: null }, 2);
     const usual = peak("generate", original, "--tokens", "1");
     const { code, bytes, err } = peak("generate", path, "--tokens", "1");
