@@ -1,5 +1,5 @@
 // Training by gradients: a transformer, windows of tokens in a seeded order, and a whole step captured as one native program.
-// Not the model (src/models/transformer.ts), and not gradients or optimizers (src/tensor/). Read next: transformer.ts, windows.ts.
+// Not the model (src/models/transformer.ts), and not gradients or optimizers (src/tensor/). Read next: transformer.ts, src/data/tokens.ts.
 import type { ConfigOf } from "../config/knobs.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { requireWindows, WindowOrder, type Tokens } from "../data/tokens.ts";
