@@ -12,20 +12,11 @@ import { seededRandom } from "../src/models/sampling.ts";
 import { bytesNow, type Bytes, type TensorEntry } from "../src/models/tensors.ts";
 import { inDtype, type Exported } from "../src/models/transformer-hub.ts";
 import { transformerShape, type TransformerShape } from "../src/models/transformer-shape.ts";
+import { failure } from "./failure.ts";
 import { readJson, readSafetensors, root, sha256 } from "./program.ts";
 
 const golden = join(root, "tests/golden");
 const whole = (pieces: readonly Bytes[]): Buffer => Buffer.concat(pieces.map((piece) => new Uint8Array(bytesNow(piece))));
-
-function problem(act: () => unknown): EggError {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof EggError) return error;
-    throw error;
-  }
-  throw new Error("expected an EggError");
-}
 
 describe("the container", () => {
   const file = readFileSync(join(golden, "sample.gguf"));
@@ -64,7 +55,7 @@ describe("the container", () => {
   test("no damage is read for something else without a word: cut anywhere, or with any byte another", () => {
     const { tensors: places } = readGguf(file, file.length, "sample");
     const headEnd = Math.min(...places.map(({ begin }) => begin));
-    for (let length = 0; length < file.length - 26; length++) expect(problem(() => readGguf(file.subarray(0, length), length, "cut")).kind).toBe("corrupt");
+    for (let length = 0; length < file.length - 26; length++) expect(failure(() => readGguf(file.subarray(0, length), length, "cut")).kind).toBe("corrupt");
     const random = seededRandom(1);
     for (let round = 0; round < 3000; round++) {
       const damaged = Buffer.from(file);
@@ -89,7 +80,7 @@ describe("the container", () => {
   ])("%s is refused", (_, change, message) => {
     const damaged = Buffer.from(file);
     change(new DataView(damaged.buffer, damaged.byteOffset, damaged.length));
-    const error = problem(() => readGguf(damaged, damaged.length, "damaged"));
+    const error = failure(() => readGguf(damaged, damaged.length, "damaged"));
     expect(error.kind).toBe("corrupt");
     expect(error.message).toContain(message);
   });
@@ -97,7 +88,7 @@ describe("the container", () => {
   test("names are at most 63 bytes, as llama.cpp has them", () => {
     const tensor: GgufTensor = { dtype: "F32", shape: [1], data: [new Uint8Array(4)] };
     expect(() => encodeGguf(new Map(), new Map([["x".repeat(63), tensor]]))).not.toThrow();
-    expect(problem(() => encodeGguf(new Map(), new Map([["x".repeat(64), tensor]]))).message).toContain("its name has 64 bytes, allowed 63");
+    expect(failure(() => encodeGguf(new Map(), new Map([["x".repeat(64), tensor]]))).message).toContain("its name has 64 bytes, allowed 63");
   });
 });
 
@@ -199,7 +190,7 @@ describe("a llama model", () => {
     ["model.norm is layer", { norm: "layer" }], ["model.position is learned", { position: "learned" }], ["model.feed_forward is geglu", { activation: "geglu" }],
     ["model.bias is on", { bias: true }], ["model.type is gpt", { family: "gpt" }],
   ] as [string, Partial<TransformerShape>][])("that computes something else is refused: %s", (what, change) => {
-    const error = problem(() => llamaGguf({ ...model, shape: { ...model.shape, ...change } }, "F32"));
+    const error = failure(() => llamaGguf({ ...model, shape: { ...model.shape, ...change } }, "F32"));
     expect(error.kind).toBe("usage");
     expect(error.message).toContain(`llama-tiny: GGUF has nothing for this model: ${what}, it has`);
   });
@@ -269,7 +260,7 @@ describe("a vocabulary", () => {
   });
 
   test("that llama.cpp would apply in another way is refused", () => {
-    expect(problem(() => of(bpe((file) => (file.pre_tokenizer.add_prefix_space = true)))).message).toContain("add_prefix_space is nothing that llama.cpp does");
-    expect(problem(() => of(bpe((file) => (file.model.ignore_merges = true)))).message).toContain("ignore_merges with the pattern gpt2");
+    expect(failure(() => of(bpe((file) => (file.pre_tokenizer.add_prefix_space = true)))).message).toContain("add_prefix_space is nothing that llama.cpp does");
+    expect(failure(() => of(bpe((file) => (file.model.ignore_merges = true)))).message).toContain("ignore_merges with the pattern gpt2");
   });
 });
