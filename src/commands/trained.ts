@@ -63,10 +63,7 @@ export function checkWeights(run: string, config: Config, weights: string): void
 interface Read { config: Config; checkpoint: LoadedCheckpoint }
 
 function readModel(run: string, which: string): Read {
-  if (isForeign(run)) return readForeign(run);
-  const { kind, path } = resolveRun(run);
-  const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : which === "best" ? best(path) : newest(path);
-  return { config: configOf(checkpoint), checkpoint };
+  return isForeign(run) ? readForeign(run) : openCheckpoint(run, which);
 }
 
 /** A model of another program, as if a run had saved it that held nothing out. */
@@ -96,7 +93,7 @@ export function openStart(from: string, tokenizer: Tokenizer): Start {
   return { shape: shapeOfSaved(config, checkpoint.tensors, checkpoint.tokenizer), tensors: checkpoint.tensors, where: from };
 }
 
-/** The same without the model. */
+/** A checkpoint of egg's own, as openModel finds it, without its model. */
 export function openCheckpoint(run: string, which: string): Read {
   const { kind, path } = resolveRun(run);
   const checkpoint = kind === "checkpoint" ? loadCheckpoint(path) : which === "best" ? best(path) : newest(path);

@@ -5,7 +5,7 @@ import type { Tokenizer } from "../data/tokenizer.ts";
 import { requireWindows, WindowOrder, type Tokens } from "../data/tokens.ts";
 import { EggError } from "../errors.ts";
 import { collect } from "../models/generate.ts";
-import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
+import { elements, expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { startTransformer } from "../models/transformer-foreign.ts";
 import { expectTransformer, loadTransformer, saveTransformer, savingBytes, SavingRoom } from "../models/transformer-names.ts";
 import { shapeOfConfig, transformerParameters, type TransformerShape } from "../models/transformer-shape.ts";
@@ -236,7 +236,7 @@ export class Backprop implements Learner {
     loadTransformer(this.#model, tensors);
     for (const { name, shape, writeRange } of moments) {
       const { data } = tensors.get(`state.${name}`)!;
-      const count = shape.reduce((product, size) => product * size, 1);
+      const count = elements(shape);
       for (let first = 0; first < count; first += stateAtOnce) {
         const part = data.slice(4 * first, 4 * Math.min(count, first + stateAtOnce)); // a copy: tensors of a file need not be aligned
         writeRange(first, new Float32Array(part.buffer));
@@ -248,7 +248,7 @@ export class Backprop implements Learner {
 
 /** A large tensor in pieces that are read when they are written to the file. */
 function pieces(shape: readonly number[], readRange: (first: number, target: Float32Array) => void, room: SavingRoom): LazyBytes[] {
-  const count = shape.reduce((product, size) => product * size, 1);
+  const count = elements(shape);
   return Array.from({ length: Math.ceil(count / stateAtOnce) }, (_, i) => {
     const length = Math.min(stateAtOnce, count - i * stateAtOnce);
     return {

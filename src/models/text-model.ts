@@ -18,8 +18,8 @@ import { openTransformer } from "./transformer-text.ts";
 
 export interface TextModel {
   /**
-   * Exact softmax, clean weights, on at most `maxBytes` of a text, or of its end that a run with this data.validation holds out
-   * (null: nothing is). Null when cancelled.
+   * Exact softmax, clean weights, on at most `maxBytes` of a text, or of its end that a run with data.validation `heldOut`, above
+   * 0, holds out. Null when cancelled.
    */
   loss(text: Corpus, maxBytes: number, heldOut?: number): Promise<TextLoss | null>;
   /** Continues a prompt: the bytes of one token after the other, up to the end of the text. The same seed gives the same text. */

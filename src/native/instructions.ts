@@ -27,11 +27,6 @@ export type OpName = Enum["Op"][number];
 export type DtypeName = Exclude<(typeof enums.Dtype)[number], "i8">;
 export type ActivationName = Enum["Activation"][number];
 
-/** The number of an enum's value. */
-export function numberOf<E extends EnumName>(name: E, value: Enum[E][number]): number {
-  return (enums[name] as readonly string[]).indexOf(value);
-}
-
 /** What a field holds; enums and flags (`bool`) are u32 in memory. */
 export type Field = "u32" | "i32" | "f32" | "f64" | "ref" | "u32x6" | "bool" | Exclude<EnumName, "Op">;
 
