@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { canonicalConfig } from "../src/config/load.ts";
 import { presetConfig } from "../src/config/presets.ts";
 import { saveCheckpoint } from "../src/run/checkpoint.ts";
-import { egg, freshFolder, onlyRun, readJson, readLines, root, run, sets, sha256, start, tiny, until, type Ended } from "./program.ts";
+import { egg, freshFolder, hasBegun, onlyRun, readJson, readLines, root, run, sets, sha256, start, tiny, until, type Ended } from "./program.ts";
 
 setDefaultTimeout(60_000);
 
@@ -190,7 +190,7 @@ describe("a place that cannot be a run folder", () => {
     const cwd = freshFolder("bad");
     const config = sets({ ...tiny, "run.steps": 1_000_000, "run.fingerprint_every": 0, "run.sample_every": 0, "run.eval_every": 0 });
     const first = start(["-q", ...config], { cwd });
-    await until("the first run", () => existsSync(join(cwd, "runs")) && existsSync(join(onlyRun(join(cwd, "runs")), "metrics.jsonl")));
+    await until("the first run", () => hasBegun(cwd));
     expectRefused(run(config, { cwd }), 5, [`locked by process ${first.pid}`, "--name"]);
     first.kill("SIGKILL");
     await first.ended;

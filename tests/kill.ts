@@ -157,7 +157,7 @@ function examine(folder: string, { checkpointEvery, keep }: Plan, whole: Whole, 
   const torn = text.length > (ends.at(-1) ?? 0);
   const lines = ends.map((end, i) => timeless(JSON.parse(text.toString("utf8", i === 0 ? 0 : ends[i - 1], end))));
   lines.forEach((line, i) => {
-    const { val_bits_per_byte, ...rest } = timeless(whole.lines[i]);
+    const { val_bits_per_byte, saturated_fraction, ...rest } = timeless(whole.lines[i]);
     const wanted = lenient && i === lines.length - 1 && line.val_bits_per_byte === undefined ? rest : timeless(whole.lines[i]);
     demand(Bun.deepEquals(line, wanted), `line ${i + 1} of the metrics is ${JSON.stringify(line)} instead of ${JSON.stringify(wanted)}`);
   });

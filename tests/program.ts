@@ -76,6 +76,12 @@ export const tiny = { preset: "egg.c", ...short, "model.hidden": 16, "model.laye
 /** The same of the default preset. */
 export const tinyContexts = { preset: "egg", ...short, "model.order": 3, "model.table_bits": 6 };
 
+/** Whether a run below `cwd` has metrics. Safe from the first moment: the folders are made one after the other. */
+export function hasBegun(cwd: string): boolean {
+  const runs = join(cwd, "runs");
+  return existsSync(runs) && readdirSync(runs).some((name) => existsSync(join(runs, name, "metrics.jsonl")));
+}
+
 /** The one run folder in `runs`, as a path. */
 export function onlyRun(runs: string): string {
   const names = readdirSync(runs);

@@ -5,7 +5,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { seededRandom } from "../src/models/sampling.ts";
-import { egg, environment, freshFolder, onlyRun, readJson, readLines, readSafetensors, run, sets, start, tiny, until, type Ended, type Started } from "./program.ts";
+import { egg, environment, freshFolder, hasBegun, onlyRun, readJson, readLines, readSafetensors, run, sets, start, tiny, until, type Ended, type Started } from "./program.ts";
 
 setDefaultTimeout(60_000);
 
@@ -36,12 +36,6 @@ function stepsSaved(cwd: string): number | null {
   expect(readSafetensors(join(folder, "checkpoints", name)).metadata["step"]).toBe(String(step));
   expect(readLines(folder).map((line) => line.step)).toEqual(Array.from({ length: step }, (_, i) => i + 1));
   return step;
-}
-
-/** Whether the run in a folder has metrics; its folders are made one after the other. */
-function hasBegun(cwd: string): boolean {
-  const runs = join(cwd, "runs");
-  return existsSync(runs) && readdirSync(runs).some((name) => existsSync(join(runs, name, "metrics.jsonl")));
 }
 
 // Where most of the time goes into one thing each, so that the signals come in the midst of it.

@@ -4,7 +4,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { egg, environment, freshFolder, onlyRun, readJson, readLines, readSafetensors, run, sets, sha256, start, tiny, until } from "./program.ts";
+import { egg, environment, freshFolder, hasBegun, onlyRun, readJson, readLines, readSafetensors, run, sets, sha256, start, tiny, until } from "./program.ts";
 
 setDefaultTimeout(60_000);
 
@@ -305,7 +305,7 @@ test("two processes on one run: the second is told who has it, and harms nothing
   const cwd = freshFolder("train");
   const config = { ...tiny, "run.steps": 100_000, "run.eval_every": 0, "run.sample_every": 0, "run.checkpoint_every": 1000 };
   const first = start(["-q", ...sets(config)], { cwd });
-  await until("the first steps", () => existsSync(join(cwd, "runs")) && readdirSync(join(cwd, "runs")).some((name) => existsSync(join(cwd, "runs", name, "metrics.jsonl"))));
+  await until("the first steps", () => hasBegun(cwd));
   for (const more of [[], ["--force"]]) {
     const second = run(["-q", ...more, ...sets(config)], { cwd });
     expect(second.code).toBe(5);
