@@ -196,6 +196,11 @@ describe("models", () => {
     const shape = [2, 3, 2, 6];
     check({ name: "rope", inputs: [shape], library: (x) => F.rope(x!, { pairs, offset }), reference: (x) => reference.rope(x!, shape, 10000, offset, pairs === "half") });
   });
+  test.each([{ factor: 3 }, { factor: 8, original: 60 }, { factor: 2, original: 300, low: 0, high: 20 }])("rope with frequencies scaled by %p", (scaling) => {
+    const shape = [2, 3, 2, 10];
+    const scaled = reference.scaledFrequency(scaling);
+    check({ name: "rope", inputs: [shape], library: (x) => F.rope(x!, { offset: 37, pairs: "half", ...scaling }), reference: (x) => reference.rope(x!, shape, 10000, 37, true, scaled) });
+  });
   test.each([[1, 1, 1, 1, 1, 4], [2, 5, 5, 4, 2, 8], [1, 3, 7, 2, 1, 5], [1, 1, 9, 3, 3, 6]])("attention, batch %p, q %p, kv %p, heads %p over %p, d %p", (batch, q, kv, heads, kvHeads, d) => {
     for (const causal of [true, false]) {
       const shape = { batch, q, kv, heads, kvHeads, d, causal };

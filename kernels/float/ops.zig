@@ -157,13 +157,19 @@ pub const ActivateBackward = extern struct {
     accumulate: u32,
 };
 
-/// Rotates pairs: interleaved (2i, 2i+1) or half (i, i + d/2), i < d/2, by angle sign * position * base^(-2i/d), formed in f64:
+/// Rotates pairs: interleaved (2i, 2i+1) or half (i, i + d/2), i < d/2, by angle sign * position * frequency, formed in f64:
 /// (a, b) -> (a cos - b sin, a sin + b cos). sign = -1 is the backward. y (=|+=). x may be y (without accumulate).
+/// frequency = f ((1 - s) / factor + s), f = base^(-2i/d): s is 0 where the pair turns `low` times or less in `original` positions,
+/// 1 from `high` times, a straight line between, as Llama 3.1 has it. original = 0: s = 0 everywhere, linear scaling.
 pub const Rope = extern struct {
     x: Ref, // (batch, time, heads, d), d contiguous and even
     y: Ref,
     positions: Ref, // ? i32 (batch, time); absent: offset + t
     base: f64,
+    factor: f64, // 1: frequencies as they are
+    original: f64,
+    low: f64,
+    high: f64,
     batch: u32,
     time: u32,
     heads: u32,

@@ -1,4 +1,4 @@
-// The plan of rotary positions: every size and flag checked, operands linked, work cut into tiles.
+// The plan of rotary positions: every size and flag checked, operands linked, work cut into tiles; and how fast a pair turns.
 // Not the kernels: rope_scalar.zig (plain loops, the oracle, and the table of angles), rope_vector.zig (SIMD). Read next: ops.zig.
 const std = @import("std");
 const ops = @import("ops.zig");
@@ -17,6 +17,14 @@ fn divide(count: u64, by: u64) u64 {
 /// Row: cosines, then sines, one for each pair.
 pub fn tablePositions(args: *const ops.Rope) u64 {
     return if (args.positions.present()) @as(u64, args.batch) * args.time else args.time;
+}
+
+/// How far pair i turns from one position to the next, in radians, without the sign.
+pub fn frequency(args: *const ops.Rope, i: usize) f64 {
+    const plain = @exp(-2 * @as(f64, @floatFromInt(i)) / @as(f64, @floatFromInt(args.d)) * @log(args.base));
+    const turns = args.original * plain / (2 * std.math.pi);
+    const kept = std.math.clamp((turns - args.low) / (args.high - args.low), 0, 1);
+    return plain * ((1 - kept) / args.factor + kept);
 }
 
 /// First row of the table and end of a tile of phase 0.
@@ -39,7 +47,12 @@ pub fn rope(args: *ops.Rope, link: *ops.Link) ops.Error!ops.Plan {
     _ = try link.choice(ops.RopePairs, args.pairs, "pairs");
     const accumulate = try link.choice(bool, args.accumulate, "accumulate");
     if (args.d % 2 != 0) return link.fail(error.BadShape, "d: {d} is odd", .{args.d});
-    if (!(args.base > 0 and std.math.isFinite(args.base))) return link.fail(error.BadArgument, "base: {d} is not a positive number", .{args.base});
+    inline for (.{ "base", "factor" }) |name| {
+        const value: f64 = @field(args, name);
+        if (!(value > 0 and std.math.isFinite(value))) return link.fail(error.BadArgument, name ++ ": {d} is not a positive number", .{value});
+    }
+    if (!(args.original >= 0 and std.math.isFinite(args.original))) return link.fail(error.BadArgument, "original: {d} is not a number from 0", .{args.original});
+    if (!(0 <= args.low and args.low < args.high and std.math.isFinite(args.high))) return link.fail(error.BadArgument, "low, high: {d}, {d} are not two rising numbers from 0", .{ args.low, args.high });
     if (args.sign != 1 and args.sign != -1) return link.fail(error.BadArgument, "sign: {d} is neither 1 nor -1", .{args.sign});
     const size = [_]u32{ args.batch, args.time, args.heads, args.d };
     const y_strides = [_]u32{ args.y_batch, args.y_time, args.y_head, 1 };

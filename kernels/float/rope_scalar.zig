@@ -37,13 +37,13 @@ fn put(to: *f32, value: f32, accumulate: u32) void {
     to.* = if (accumulate == 1) to.* + value else value;
 }
 
-/// Some rows of the table, in f64: position * base^(-2i/d). From one position to the next the pair (cos, sin) is turned by
+/// Some rows of the table, in f64: position * frequency. From one position to the next the pair (cos, sin) is turned by
 /// one step, which in f64 costs nothing over the rows of a tile; other positions are formed anew.
 pub fn table(args: *const ops.Rope, tile: u32, angles: [*]f32) void {
     const half = args.d / 2;
     const first, const end = plan.tableRange(args, tile);
     for (0..half) |i| {
-        const step = @exp(-2 * @as(f64, @floatFromInt(i)) / @as(f64, @floatFromInt(args.d)) * @log(args.base)) * args.sign;
+        const step = plan.frequency(args, i) * args.sign;
         const step_cos = @cos(step);
         const step_sin = @sin(step);
         var before: ?i64 = null;

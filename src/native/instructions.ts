@@ -50,8 +50,9 @@ export const args = {
     activation: "Activation", accumulate: "bool",
   },
   Rope: {
-    x: "ref", y: "ref", positions: "ref", base: "f64", batch: "u32", time: "u32", heads: "u32", d: "u32", x_batch: "u32", x_time: "u32",
-    x_head: "u32", y_batch: "u32", y_time: "u32", y_head: "u32", offset: "u32", pairs: "RopePairs", sign: "f32", accumulate: "bool",
+    x: "ref", y: "ref", positions: "ref", base: "f64", factor: "f64", original: "f64", low: "f64", high: "f64", batch: "u32", time: "u32", heads: "u32",
+    d: "u32", x_batch: "u32", x_time: "u32", x_head: "u32", y_batch: "u32", y_time: "u32", y_head: "u32", offset: "u32", pairs: "RopePairs",
+    sign: "f32", accumulate: "bool",
   },
   Attention: {
     q: "ref", k: "ref", v: "ref", o: "ref", lse: "ref", batch: "u32", q_len: "u32", kv_len: "u32", heads: "u32", kv_heads: "u32", d: "u32",

@@ -60,8 +60,8 @@ export function dropout(x: Tensor, p: number, training: boolean): Tensor {
   return training && p !== 0 ? run(element.dropout, [x], { p, random: element.nextRandom() }) : x;
 }
 
-export interface RopeSettings { base?: number; offset?: number; pairs?: "interleaved" | "half" }
-const ropeOptions = ({ base = 10000, offset = 0, pairs = "interleaved" }: RopeSettings): heads.RopeOptions => ({ base, offset, pairs });
+export type RopeSettings = Partial<heads.RopeOptions>;
+const ropeOptions = ({ base = 10000, offset = 0, pairs = "interleaved", factor = 1, original = 0, low = 1, high = 4 }: RopeSettings): heads.RopeOptions => ({ base, offset, pairs, factor, original, low, high });
 
 /** Rotary positions: x (B, T, H, d); position of x[:, t] is offset + t. */
 export function rope(x: Tensor, settings: RopeSettings = {}): Tensor {

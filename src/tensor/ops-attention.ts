@@ -9,7 +9,18 @@ import { refuse, type Backward, type Forward, type Operation } from "./tape.ts";
 import type { Value } from "./value.ts";
 import { varying, varyingPlace } from "./varying.ts";
 
-export interface RopeOptions { base: number; offset: number; pairs: "interleaved" | "half" }
+/** How pairs turn, as Rope in kernels/float/ops.zig has it. */
+export interface RopeOptions {
+  base: number;
+  offset: number;
+  pairs: "interleaved" | "half";
+  /** What frequencies are divided by: all of them where `original` is 0. */
+  factor: number;
+  /** In so many positions a pair turns `low` times or less to be divided by the whole factor, `high` times or more to be left alone. */
+  original: number;
+  low: number;
+  high: number;
+}
 
 /** Strides of (batch, time, head), in elements. */
 interface Strides { batch: number; time: number; head: number }

@@ -68,19 +68,30 @@ export function norm(x: F64, width: number, weight: F64 | null, bias: F64 | null
   });
 }
 
-/** x (batch, time, heads, d). */
-export function rope(x: F64, [, time, heads, d]: readonly number[], base: number, offset: number, half: boolean): F64 {
+/** x (batch, time, heads, d). `scaled`: what becomes of a pair's frequency. */
+export function rope(x: F64, [, time, heads, d]: readonly number[], base: number, offset: number, half: boolean, scaled: (frequency: number) => number = (plain) => plain): F64 {
   const y = x.slice();
   for (let row = 0; row < x.length / d!; row++) {
     const t = offset + (Math.floor(row / heads!) % time!);
     for (let i = 0; i < d! / 2; i++) {
-      const angle = t * base ** ((-2 * i) / d!);
+      const angle = t * scaled(base ** ((-2 * i) / d!));
       const [p, q] = half ? [row * d! + i, row * d! + i + d! / 2] : [row * d! + 2 * i, row * d! + 2 * i + 1];
       y[p] = x[p]! * Math.cos(angle) - x[q]! * Math.sin(angle);
       y[q] = x[p]! * Math.sin(angle) + x[q]! * Math.cos(angle);
     }
   }
   return y;
+}
+
+/** Frequencies as Llama 3.1 has them, by wavelengths; without a context that was before, as linear scaling has them. */
+export function scaledFrequency({ factor, original = 0, low = 1, high = 4 }: { factor: number; original?: number; low?: number; high?: number }): (plain: number) => number {
+  return (plain) => {
+    const wavelength = (2 * Math.PI) / plain;
+    if (wavelength > original / low) return plain / factor;
+    if (wavelength < original / high) return plain;
+    const smooth = (original / wavelength - low) / (high - low);
+    return ((1 - smooth) * plain) / factor + smooth * plain;
+  };
 }
 
 export interface AttentionShape { batch: number; q: number; kv: number; room?: number; heads: number; kvHeads: number; d: number; causal: boolean; scale?: number }
