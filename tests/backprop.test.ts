@@ -135,6 +135,8 @@ describe("what goes wrong", () => {
     [{ "trainer.type": "eggroll-int8" }, 2, ["model.type", "data.tokenizer"]],
     [{ "model.heads": 3 }, 2, ["model.heads=3: found 3, which does not divide model.width 32"]],
     [{ "model.type": "llama", "model.heads": 32 }, 2, ["rotary positions need heads of an even width"]],
+    [{ "model.type": "llama", "model.head_width": 3 }, 2, ["model.head_width=3: found 3, but rotary positions need heads of an even width"]],
+    [{ "model.type": "llama", "model.rope_low": 4 }, 2, ["model.rope_high: found 4, which is not above model.rope_low 4"]],
     [{ "model.kv_heads": 3 }, 2, ["model.kv_heads=3: found 3, which does not divide model.heads 4"]],
     [{ "trainer.population": 64 }, 2, ["only for trainer.type eggroll-int8", 'trainer.type is "backprop"']],
     [{ "model.from": "nowhere" }, 2, ["nowhere"]],

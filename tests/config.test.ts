@@ -24,9 +24,9 @@ interface Contract {
   preset: string;
   data: { path: string; tokenizer: string; validation: number };
   model: {
-    type: "egg" | "gpt" | "llama"; hidden?: number; layers?: number; order?: number; table_bits?: number; width?: number; heads?: number; kv_heads?: number; feed_forward_width?: number; block?: number;
+    type: "egg" | "gpt" | "llama"; hidden?: number; layers?: number; order?: number; table_bits?: number; width?: number; heads?: number; kv_heads?: number; head_width?: number; feed_forward_width?: number; block?: number;
     norm?: "auto" | "layer" | "rms"; position?: "auto" | "learned" | "rope" | "none"; feed_forward?: "auto" | "gelu" | "relu" | "swiglu" | "geglu"; bias?: "auto" | "on" | "off"; tied?: "auto" | "on" | "off";
-    dropout?: number; rope_base?: number; norm_eps?: number; from?: string;
+    dropout?: number; rope_base?: number; rope_factor?: number; rope_original?: number; rope_low?: number; rope_high?: number; norm_eps?: number; from?: string;
   };
   trainer: {
     type: "eggroll-int8" | "backprop"; population?: number; sequence?: number; sigma_shift?: number; rule?: "egg" | "egg.c" | "nano-egg"; learning_rate?: number; decay_shift?: number; threshold?: number;

@@ -88,6 +88,35 @@ describe("the hub's format", () => {
   });
 });
 
+describe("wide heads and scaled rotary frequencies", () => {
+  const rope = { "model.head_width": 10, "model.rope_base": 1000, "model.rope_factor": 4, "model.rope_original": 12, "model.rope_high": 3 };
+  const scaled = trained("scaled", { preset: "llama-tiny", ...small, "data.tokenizer": "bytes", ...rope, "model.tied": "off" });
+
+  test("are in the hub's config, where egg and a run that starts from it find them again", () => {
+    expect(exported(scaled, "--format", "safetensors", "--out", "hub-scaled").code).toBe(0);
+    expect(readJson(cwd, "hub-scaled/config.json")).toMatchObject({
+      head_dim: 10, rope_theta: 1000, rope_scaling: { rope_type: "llama3", factor: 4, low_freq_factor: 1, high_freq_factor: 3, original_max_position_embeddings: 12 }, tie_word_embeddings: false,
+    });
+    const written = (model: string) => run(["generate", model, "--prompt", "Hen 1", "--tokens", "40", "--seed", "3"], { cwd });
+    const { code, out } = written("hub-scaled");
+    expect({ code, out }).toEqual({ code: 0, out: written(scaled).out });
+    const from = { preset: "llama-tiny", ...small, "model.tied": "off", "run.steps": 0, "data.tokenizer": "hub-scaled/tokenizer.json", "model.from": "hub-scaled" };
+    const again = trained("scaled-again", { ...from, ...rope });
+    expect(saved(again)).toEqual(saved(scaled));
+    expect(written(again).out).toBe(out);
+    const other = run(["--quiet", ...sets({ "data.path": "text.txt", "run.out": "none", ...from, "model.head_width": 10, "model.rope_base": 1000 })], { cwd });
+    expect(other).toMatchObject({ code: 3, err: expect.stringContaining("ropeFactor is 4, this model has 1; ropeOriginal is 12, this model has 0; ropeHigh is 3, this model has 4.") });
+  });
+
+  test("are in a GGUF file", () => {
+    expect(exported(scaled, "--out", "scaled.gguf").code).toBe(0);
+    const file = readFileSync(join(cwd, "scaled.gguf"));
+    const { values, tensors } = readGguf(file, file.length, "scaled.gguf");
+    expect(values.get("llama.attention.key_length")).toEqual({ type: "u32", value: 10 });
+    expect(tensors.find(({ name }) => name === "rope_freqs.weight")).toMatchObject({ dtype: "F32", shape: [5] });
+  });
+});
+
 describe("what cannot be", () => {
   test.each([
     [() => [gpt, "--out", "x.gguf"], 2, "GGUF has nothing for this model: model.type is gpt, it has llama"],

@@ -13,6 +13,7 @@ import { bytesNow, type Bytes, type TensorEntry } from "../src/models/tensors.ts
 import { inDtype, type Exported } from "../src/models/transformer-hub.ts";
 import { transformerShape, type TransformerShape } from "../src/models/transformer-shape.ts";
 import { failure } from "./failure.ts";
+import { scaledFrequency } from "./reference/ops.ts";
 import { readJson, readSafetensors, root, sha256 } from "./program.ts";
 
 const golden = join(root, "tests/golden");
@@ -177,6 +178,32 @@ describe("a llama model", () => {
         expect(half.subarray(begin, end).equals(Buffer.from(bytesNow(inDtype(at(name), found as "F32"))))).toBe(true);
       }
     }
+  });
+
+  const scaled = (change: Partial<TransformerShape>) => llamaGguf({ ...model, shape: { ...model.shape, ...change } }, "F16");
+
+  test("with frequencies scaled as Llama 3.1 has them holds their divisors; with the same for all, the divisor", () => {
+    const plain = scaled({});
+    const llama3 = scaled({ ropeBase: 500, ropeFactor: 32, ropeOriginal: 300 });
+    expect(llama3.values).toEqual(new Map(plain.values).set("llama.rope.freq_base", { type: "f32", value: 500 }));
+    const { dtype, shape, data } = llama3.tensors.get("rope_freqs.weight")!;
+    expect({ dtype, shape, others: llama3.tensors.size - 1 }).toEqual({ dtype: "F32", shape: [4], others: plain.tensors.size });
+    const found = new Float32Array(new Uint8Array(bytesNow(data[0]!)).buffer);
+    const expected = Array.from({ length: 4 }, (_, i) => 500 ** (-i / 4)).map((frequency) => frequency / scaledFrequency({ factor: 32, original: 300 })(frequency));
+    expect(new Set(expected.map(Math.round)).size).toBe(3); // some stay, some are divided, some lie between
+    expected.forEach((value, i) => expect(Math.abs(found[i]! / value - 1)).toBeLessThan(1e-7));
+    const linear = scaled({ ropeFactor: 2.5 });
+    expect(linear.tensors.size).toBe(plain.tensors.size);
+    expect([...linear.values].filter(([name]) => !plain.values.has(name))).toEqual([["llama.rope.scaling.type", { type: "string", value: "linear" }], ["llama.rope.scaling.factor", { type: "f32", value: 2.5 }]]);
+  });
+
+  test("with heads of another width says it, and has their pairs side by side", () => {
+    const rows = (count: number, first: number) => new Uint8Array(Float32Array.from({ length: count * 32 }, (_, i) => first + Math.floor(i / 32)).buffer);
+    const tensors = new Map(model.tensors).set("model.layers.0.self_attn.q_proj.weight", { dtype: "F32", shape: [24, 32], data: rows(24, 0) });
+    const { values, tensors: written } = llamaGguf({ ...model, tensors, shape: { ...model.shape, headWidth: 6 } }, "F32");
+    for (const name of ["attention.key_length", "attention.value_length", "rope.dimension_count"]) expect(values.get(`llama.${name}`)).toEqual({ type: "u32", value: 6 });
+    const q = new Float32Array(new Uint8Array(bytesNow(written.get("blk.0.attn_q.weight")!.data[0]!)).buffer);
+    expect(Array.from({ length: 24 }, (_, row) => q[32 * row]! - 6 * Math.floor(row / 6))).toEqual([0, 1, 2, 3].flatMap(() => [0, 3, 1, 4, 2, 5]));
   });
 
   test("with a head of its own has an output", () => {

@@ -14,7 +14,9 @@ const llama = transformerShape({ ...sizes, family: "llama", kvHeads: 2 });
 /** Every switch away from both families' usual one, in some shape. */
 const mixed = transformerShape({ ...sizes, family: "llama", kvHeads: 1, norm: "layer", position: "none", activation: "geglu", bias: true, tied: false, feedForward: 33 });
 const odd = transformerShape({ ...sizes, family: "gpt", kvHeads: 2, norm: "rms", position: "rope", ropePairs: "interleaved", activation: "relu", bias: false, tied: false });
-const shapes = { gpt, llama, mixed, odd };
+/** Heads of another width than width / heads, and scaled frequencies. */
+const wide = transformerShape({ ...sizes, family: "llama", kvHeads: 2, headWidth: 10, ropeBase: 100, ropeFactor: 4, ropeOriginal: 12, ropeHigh: 3 });
+const shapes = { gpt, llama, mixed, odd, wide };
 const all = Object.entries(shapes);
 
 const [batch, time] = [3, 17];
@@ -190,14 +192,18 @@ describe("every switch changes the output", () => {
   const logitsOf = (shape: TransformerShape): Float32Array => withModel(shape, (model) => noGrad(() => model.eval().logits(x)).toArray() as Float32Array);
   const changes: [string, Partial<TransformerShape>][] = [
     ["norm", { norm: "rms" }], ["rope", { position: "rope" }], ["none", { position: "none" }], ["relu", { activation: "relu" }], ["swiglu", { activation: "swiglu" }],
-    ["geglu", { activation: "geglu" }], ["bias", { bias: false }], ["kv heads", { kvHeads: 2 }], ["heads", { heads: 2, kvHeads: 2 }], ["tied", { tied: false }], ["eps", { normEps: 0.1 }],
+    ["geglu", { activation: "geglu" }], ["bias", { bias: false }], ["kv heads", { kvHeads: 2 }], ["heads", { heads: 2, kvHeads: 2, headWidth: 12 }], ["head width", { headWidth: 8 }], ["tied", { tied: false }], ["eps", { normEps: 0.1 }],
   ];
   const base = logitsOf(gpt);
   test.each(changes)("%s", (_, change) => expect(bits(logitsOf({ ...gpt, ...change }))).not.toEqual(bits(base)));
 
   const turned = logitsOf({ ...gpt, position: "rope" });
-  test.each([["rope base", { ropeBase: 100 }], ["rope pairs", { ropePairs: "interleaved" }]] as [string, Partial<TransformerShape>][])("%s", (_, change) =>
+  test.each([["rope base", { ropeBase: 100 }], ["rope pairs", { ropePairs: "interleaved" }], ["rope factor", { ropeFactor: 2 }]] as [string, Partial<TransformerShape>][])("%s", (_, change) =>
     expect(bits(logitsOf({ ...gpt, position: "rope", ...change }))).not.toEqual(bits(turned)));
+
+  const scaled = logitsOf(wide);
+  test.each([["rope original", { ropeOriginal: 24 }], ["rope low", { ropeLow: 0.5 }], ["rope high", { ropeHigh: 4 }]] as [string, Partial<TransformerShape>][])("%s", (_, change) =>
+    expect(bits(logitsOf({ ...wide, ...change }))).not.toEqual(bits(scaled)));
 
   test("dropout: of the embedding, the attention and the feed-forward part, in training only", () => {
     withModel({ ...gpt, dropout: 0.3 }, (model) => {

@@ -151,6 +151,8 @@ describe("saved and loaded", () => {
     ["gpt with gates, grouped heads, a head of its own, no biases", transformerShape({ ...sizes, family: "gpt", kvHeads: 2, activation: "swiglu", tied: false, bias: false, norm: "rms", position: "rope" })],
     ["llama", transformerShape({ ...sizes, family: "llama", kvHeads: 2 })],
     ["llama with biases, norm layer, learned positions, no gates", transformerShape({ ...sizes, family: "llama", bias: true, norm: "layer", position: "learned", activation: "relu", tied: false })],
+    ["llama with wide heads", transformerShape({ ...sizes, family: "llama", kvHeads: 2, headWidth: 10, bias: true })],
+    ["gpt with narrow heads", transformerShape({ ...sizes, family: "gpt", headWidth: 3 })],
     ["llama whose pairs lie side by side", transformerShape({ ...sizes, family: "llama", kvHeads: 2, ropePairs: "interleaved", bias: true })],
   ];
   const ids = Array.from({ length: 20 }, (_, i) => (i * 7) % 29);
@@ -231,9 +233,6 @@ describe("config.json", () => {
   const refused: [string, object, string][] = [
     ["another model", { model_type: "mamba" }, 'c: model_type is "mamba", allowed "gpt2" or "llama".'],
     ["the exact gelu", { ...gpt2, activation_function: "gelu" }, 'activation_function is "gelu", allowed "gelu_new" or "gelu_pytorch_tanh" or "relu".'],
-    ["scaled rope", { ...llama, rope_scaling: { type: "linear", factor: 2 } }, 'rope_scaling is {"type":"linear","factor":2}, allowed null.'],
-    ["scaled rope of newer files", { ...llama, rope_parameters: { rope_type: "llama3", rope_theta: 5e5 } }, 'c, rope_parameters: rope_type is "llama3", allowed "default".'],
-    ["wider heads", { ...llama, head_dim: 8 }, "head_dim is 8, allowed hidden_size / num_attention_heads, which is 6."],
     ["biases of attention only", { ...llama, attention_bias: true }, "mlp_bias is false, allowed true, as attention_bias."],
     ["layers that are none", { ...gpt2, n_layer: "two" }, 'n_layer is "two", allowed a number above 0.'],
     ["no object", [1], "c: not a JSON object."],
@@ -271,7 +270,7 @@ describe("parameters of the presets' shapes", () => {
     expect([llama(32_000, 256, 4, 4, 512), llama(32_000, 512, 8, 8, 1024), llama(32_000, 1024, 16, 16, 2816), llama(2048, 256, 6, 8, 512)]).toEqual([10_815_744, 37_364_224, 238_322_688, 4_459_776]);
   });
 
-  test.each([{ layers: 1 }, { heads: 2, kvHeads: 1 }, { bias: false }, { norm: "rms" }, { position: "none" }, { activation: "geglu" }, { tied: false }, { family: "llama", bias: true }] as Partial<TransformerShape>[])("with %p are those that a model has", (change) => {
+  test.each([{ layers: 1 }, { heads: 2, kvHeads: 1 }, { headWidth: 6 }, { bias: false }, { norm: "rms" }, { position: "none" }, { activation: "geglu" }, { tied: false }, { family: "llama", bias: true }] as Partial<TransformerShape>[])("with %p are those that a model has", (change) => {
     const shape = transformerShape({ family: "gpt", vocabulary: 11, width: 8, layers: 2, heads: 2, block: 5, ...change });
     withModel(shape, (model) => expect(model.parameterCount).toBe(transformerParameters(shape)));
   });
@@ -280,12 +279,16 @@ describe("parameters of the presets' shapes", () => {
 const base = transformerShape({ family: "gpt", vocabulary: 11, width: 8, layers: 2, heads: 2, block: 5 });
 const shapes: [Partial<TransformerShape>, string][] = [
   [{ layers: 0, width: 1.5 }, "[transformer] layers is 0, expected a whole number from 1; width is 1.5, expected a whole number from 1."],
-  [{ heads: 3, kvHeads: 3 }, "3 heads do not divide the width 8"],
-  [{ heads: 8, kvHeads: 8, position: "rope" }, "rope needs heads of an even width, 8 / 8 is 1"],
+  [{ heads: 3, kvHeads: 3, headWidth: 8 / 3 }, "3 heads do not divide the width 8"],
+  [{ headWidth: 3, position: "rope" }, "rope needs heads of an even width, found 3"],
+  [{ headWidth: 2.5 }, "headWidth is 2.5, expected a whole number from 1"],
   [{ heads: 4, kvHeads: 3 }, "4 heads cannot share 3 kv heads evenly"],
   [{ dropout: 1 }, "dropout is 1, expected 0 or more and less than 1"],
   [{ vocabulary: 2 ** 31 }, "a tensor would have 17,179,869,184 elements, at most 4,294,967,295 are possible"],
   [{ ropeBase: 0 }, "ropeBase is 0"],
+  [{ ropeFactor: 0.5 }, "ropeFactor is 0.5, expected a number from 1"],
+  [{ ropeOriginal: -1 }, "ropeOriginal is -1, expected a number from 0"],
+  [{ ropeLow: 4 }, "ropeLow and ropeHigh are 4 and 4, expected two rising numbers from 0"],
   [{ normEps: 0 }, "normEps is 0"],
 ];
 test.each(shapes)("a shape with %p is refused", (change, words) => {

@@ -1,6 +1,6 @@
 // The benchmarks of `egg bench train`: whole steps of training by gradients, tokens a second as a share of the f32 peak, counted as
 // 6 multiplications and additions for each parameter and token; and bf16 against f32. Data are random. Read next: src/models/transformer.ts.
-import { transformerParameters, type TransformerShape } from "../models/transformer-shape.ts";
+import { transformerParameters, transformerShape, type TransformerShape } from "../models/transformer-shape.ts";
 import { Transformer } from "../models/transformer.ts";
 import type { Context } from "../native/machine.ts";
 import { context as current, manualSeed, useThreads } from "../tensor/device.ts";
@@ -22,11 +22,7 @@ export interface TrainOptions {
 
 interface Shape { name: string; title: string; batch: number; shape: TransformerShape; floor: number }
 
-const common = {
-  family: "gpt", norm: "layer", position: "learned", activation: "gelu", bias: true, tied: true, dropout: 0, ropeBase: 10_000, ropePairs: "half", normEps: 1e-5,
-} as const;
-const gpt = (vocabulary: number, layers: number, width: number, heads: number, block: number): TransformerShape =>
-  ({ ...common, vocabulary, layers, width, heads, kvHeads: heads, feedForward: 4 * width, block });
+const gpt = (vocabulary: number, layers: number, width: number, heads: number, block: number): TransformerShape => transformerShape({ family: "gpt", vocabulary, layers, width, heads, block });
 
 /** Two shapes of nanoGPT and GPT-2's, with the share of the peak that one thread is to reach. */
 const shapes: readonly Shape[] = [

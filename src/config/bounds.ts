@@ -66,11 +66,19 @@ export const bounds: readonly Bound[] = [
   })),
   {
     path: "model.heads",
-    problem: ({ model: { width = 1, heads = 1, position, type } }) => {
+    problem: ({ model: { width = 1, heads = 1, head_width = 0, position, type } }) => {
+      if (head_width !== 0) return undefined;
       if (width % heads !== 0) return `found ${heads}, which does not divide model.width ${width}`;
-      const rotates = position === "rope" || (position === "auto" && type === "llama");
-      return rotates && (width / heads) % 2 !== 0 ? `found ${heads}, but rotary positions need heads of an even width, and ${width} / ${heads} is ${width / heads}` : undefined;
+      return rotates(position, type) && (width / heads) % 2 !== 0 ? `found ${heads}, but rotary positions need heads of an even width, and ${width} / ${heads} is ${width / heads}` : undefined;
     },
+  },
+  {
+    path: "model.head_width",
+    problem: ({ model: { head_width = 0, position, type } }) => (rotates(position, type) && head_width % 2 !== 0 ? `found ${head_width}, but rotary positions need heads of an even width` : undefined),
+  },
+  {
+    path: "model.rope_high",
+    problem: ({ model: { rope_low = 0, rope_high = 1 } }) => (rope_high > rope_low ? undefined : `found ${rope_high}, which is not above model.rope_low ${rope_low}`),
   },
   {
     path: "model.kv_heads",
@@ -102,6 +110,10 @@ export function limitsOf(method: Method): Partial<Record<KnobPath, { most?: numb
     "model.hidden": { most: Math.floor(int32 / (4 * int8 * noise[method] ** 2)) },
     "trainer.population": { most: 2 * Math.floor(int32 / noise[method] ** 2) },
   };
+}
+
+function rotates(position: string | undefined, type: string): boolean {
+  return position === "rope" || (position === "auto" && type === "llama");
 }
 
 function overflow(found: string, sum: string, value: number): string | undefined {

@@ -6,8 +6,8 @@ import { readTokenizerJson } from "../data/huggingface.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
 import type { GgufTensor, GgufValue } from "./gguf.ts";
-import { expectExportable, inDtype, type Exported, type ExportType } from "./transformer-hub.ts";
-import { headWidth } from "./transformer-shape.ts";
+import { expectExportable, inDtype, scalingOf, type Exported, type ExportType } from "./transformer-hub.ts";
+import type { TransformerShape } from "./transformer-shape.ts";
 
 /** Type numbers of tokens. */
 const kinds = { normal: 1, control: 3, user: 4, unused: 5 } as const;
@@ -38,6 +38,7 @@ export function llamaGguf(model: Exported, dtype: ExportType): { values: Map<str
     "model.bias": [shape.bias ? "on" : "off", ["off"]],
   });
   const vocabulary = vocabularyOf(model);
+  const scaled = scalingOf(shape);
   const u32 = (value: number): GgufValue => ({ type: "u32", value });
   const f32 = (value: number): GgufValue => ({ type: "f32", value });
   const string = (value: string): GgufValue => ({ type: "string", value });
@@ -54,8 +55,10 @@ export function llamaGguf(model: Exported, dtype: ExportType): { values: Map<str
     ["llama.attention.head_count", u32(shape.heads)],
     ["llama.attention.head_count_kv", u32(shape.kvHeads)],
     ["llama.attention.layer_norm_rms_epsilon", f32(shape.normEps)],
-    ["llama.rope.dimension_count", u32(headWidth(shape))],
+    ...(shape.headWidth === shape.width / shape.heads ? [] : (["key", "value"] as const).map((part): [string, GgufValue] => [`llama.attention.${part}_length`, u32(shape.headWidth)])),
+    ["llama.rope.dimension_count", u32(shape.headWidth)],
     ["llama.rope.freq_base", f32(shape.ropeBase)],
+    ...(scaled === "linear" ? [["llama.rope.scaling.type", string("linear")], ["llama.rope.scaling.factor", f32(shape.ropeFactor)]] as const : []),
     ["tokenizer.ggml.model", string("gpt2")],
     ["tokenizer.ggml.pre", string(vocabulary.pre)],
     ["tokenizer.ggml.tokens", strings(vocabulary.tokens)],
@@ -67,15 +70,25 @@ export function llamaGguf(model: Exported, dtype: ExportType): { values: Map<str
     ["tokenizer.ggml.add_eos_token", { type: "bool", value: false }],
   ]);
   const written = new Map<string, GgufTensor>();
+  if (scaled === "llama3") written.set("rope_freqs.weight", { dtype: "F32", shape: [shape.headWidth / 2], data: [new Uint8Array(ropeDivisors(shape).buffer)] });
   for (const [from, to] of names(shape.layers)) {
     const tensor = tensors.get(`${from}.weight`);
     if (tensor === undefined) continue;
     const heads = to.endsWith("attn_q") ? shape.heads : to.endsWith("attn_k") ? shape.kvHeads : 0;
     const type = tensor.shape.length === 1 ? "F32" : dtype;
-    const arranged = heads === 0 ? tensor.data : { byteLength: tensor.data.length, read: () => interleaved(tensor.data, heads, headWidth(shape)) };
+    const arranged = heads === 0 ? tensor.data : { byteLength: tensor.data.length, read: () => interleaved(tensor.data, heads, shape.headWidth) };
     written.set(`${to}.weight`, { dtype: type, shape: tensor.shape, data: [inDtype(arranged, type)] });
   }
   return { values, tensors: written, vocabulary };
+}
+
+/** What llama.cpp divides each pair's frequency by, where they are scaled as Llama 3.1 has it (Rope in kernels/float/ops.zig). */
+function ropeDivisors({ headWidth, ropeBase, ropeFactor, ropeOriginal, ropeLow, ropeHigh }: TransformerShape): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length: headWidth / 2 }, (_, i) => {
+    const turns = (ropeOriginal * ropeBase ** ((-2 * i) / headWidth)) / (2 * Math.PI);
+    const kept = Math.min(1, Math.max(0, (turns - ropeLow) / (ropeHigh - ropeLow)));
+    return 1 / ((1 - kept) / ropeFactor + kept);
+  });
 }
 
 /** From the names of the hub to llama.cpp's, in its order; an output of its own is left out where the head is the embedding. */

@@ -3,7 +3,7 @@
 import { EggError } from "../errors.ts";
 import type { TensorEntry } from "./tensors.ts";
 import { loadTransformer } from "./transformer-names.ts";
-import { checkTransformerShape, type TransformerShape } from "./transformer-shape.ts";
+import { checkTransformerShape, unscaled, type TransformerShape } from "./transformer-shape.ts";
 import type { Transformer } from "./transformer.ts";
 
 type Tensors = ReadonlyMap<string, Pick<TensorEntry, "shape">>;
@@ -20,7 +20,7 @@ const fixed: Record<"gpt2" | "llama", readonly Fixed[]> = {
   ],
   llama: [
     { field: "hidden_act", allowed: ["silu", "gelu_new", "gelu_pytorch_tanh"] },
-    { field: "rope_scaling", allowed: [null] },
+    { field: "partial_rotary_factor", allowed: [1] },
     { field: "attention_bias", allowed: [false, true] },
     { field: "mlp_bias", allowed: [false, true] },
   ],
@@ -89,12 +89,12 @@ export function foreignShape(config: unknown, where: string): TransformerShape {
   return shape;
 }
 
-const gpt = { family: "gpt", norm: "layer", position: "learned", bias: true, dropout: 0, ropeBase: 10_000, ropePairs: "half" } as const;
+const gpt = { family: "gpt", norm: "layer", position: "learned", bias: true, dropout: 0, ropeBase: 10_000, ...unscaled, ropePairs: "half" } as const;
 
 function gpt2(fields: Fields): TransformerShape {
   const [width, heads] = [fields.number("n_embd"), fields.number("n_head")];
   return {
-    ...gpt, width, heads, kvHeads: heads, vocabulary: fields.number("vocab_size"), layers: fields.number("n_layer"), feedForward: fields.number("n_inner", 4 * width),
+    ...gpt, width, heads, kvHeads: heads, headWidth: width / heads, vocabulary: fields.number("vocab_size"), layers: fields.number("n_layer"), feedForward: fields.number("n_inner", 4 * width),
     block: fields.number("n_positions", 1024), activation: fields.get("activation_function") === "relu" ? "relu" : "gelu",
     tied: fields.flag("tie_word_embeddings", true), normEps: fields.number("layer_norm_epsilon", 1e-5),
   };
@@ -102,24 +102,33 @@ function gpt2(fields: Fields): TransformerShape {
 
 function llama(fields: Fields): TransformerShape {
   const [width, heads] = [fields.number("hidden_size"), fields.number("num_attention_heads")];
-  const head = fields.number("head_dim", width / heads);
-  if (head !== width / heads) fields.refuse("head_dim", head, `hidden_size / num_attention_heads, which is ${width / heads}`);
   const bias = fields.flag("attention_bias", false);
   if (fields.flag("mlp_bias", false) !== bias) fields.refuse("mlp_bias", !bias, `${bias}, as attention_bias`);
-  // Newer files have the base in a section of its own, and there what rope_scaling said before.
-  const rope = fields.section("rope_parameters") ?? fields;
-  for (const field of ["rope_type", "type"]) rope.expect({ field, allowed: ["default"] });
   return {
-    family: "llama", norm: "rms", position: "rope", bias, dropout: 0, ropePairs: "half", width, heads, kvHeads: fields.number("num_key_value_heads", heads),
+    family: "llama", norm: "rms", position: "rope", bias, dropout: 0, width, heads, kvHeads: fields.number("num_key_value_heads", heads), headWidth: fields.number("head_dim", width / heads), ...rope(fields),
     vocabulary: fields.number("vocab_size"), layers: fields.number("num_hidden_layers"), feedForward: fields.number("intermediate_size"),
     block: fields.number("max_position_embeddings", 2048), activation: fields.get("hidden_act") === undefined || fields.get("hidden_act") === "silu" ? "swiglu" : "geglu",
-    tied: fields.flag("tie_word_embeddings", false), ropeBase: rope.number("rope_theta", 10_000), normEps: fields.number("rms_norm_eps", 1e-6),
+    tied: fields.flag("tie_word_embeddings", false), normEps: fields.number("rms_norm_eps", 1e-6),
   };
+}
+
+/** Newer files have the base and what scales the frequencies in one section, older ones the base outside; rope_scaling goes first, as in the library. */
+function rope(fields: Fields): Pick<TransformerShape, "ropeBase" | "ropePairs" | keyof typeof unscaled> {
+  const section = fields.section("rope_scaling") ?? fields.section("rope_parameters");
+  const ropeBase = (section?.get("rope_theta") === undefined ? fields : section).number("rope_theta", 10_000);
+  const plain = { ropePairs: "half", ropeBase, ...unscaled } as const;
+  if (section === null) return plain;
+  section.expect({ field: "partial_rotary_factor", allowed: [1] });
+  const type = section.expect({ field: section.get("rope_type") === undefined ? "type" : "rope_type", allowed: ["default", "linear", "llama3"] });
+  if (type === "default") return plain;
+  const scaled = { ...plain, ropeFactor: section.number("factor") };
+  if (type === "linear") return scaled;
+  return { ...scaled, ropeOriginal: section.number("original_max_position_embeddings"), ropeLow: section.number("low_freq_factor"), ropeHigh: section.number("high_freq_factor") };
 }
 
 /**
  * What tensors by the names of GPT-2 or Llama say about their model where there is no config.json. They do not say the number
- * of heads, which the caller must know; a norm's epsilon, the base of rotary positions and Llama's block are taken as usual.
+ * of heads, which the caller must know; a norm's epsilon, rotary frequencies and Llama's block are taken as usual.
  * @throws EggError("data") where they are of neither family, or `heads` is null: it names what follows from them
  */
 export function shapeOfTensors(tensors: Tensors, heads: number | null, where: string): TransformerShape {
@@ -136,12 +145,13 @@ export function shapeOfTensors(tensors: Tensors, heads: number | null, where: st
     });
   }
   const tied = sizes("lm_head.weight") === undefined;
+  const rows = (name: string): number => sizes(`model.layers.0.${name}.weight`)?.[0] ?? 0;
+  const headWidth = gptTable !== undefined ? width / heads : rows("self_attn.q_proj") / heads;
   const shape: TransformerShape = gptTable !== undefined
-    ? { ...gpt, vocabulary, width, layers, heads, kvHeads: heads, tied, feedForward: sizes("h.0.mlp.c_fc.weight")?.[1] ?? 0, block: sizes("wpe.weight")?.[0] ?? 0, activation: "gelu", normEps: 1e-5 }
+    ? { ...gpt, vocabulary, width, layers, heads, kvHeads: heads, headWidth, tied, feedForward: sizes("h.0.mlp.c_fc.weight")?.[1] ?? 0, block: sizes("wpe.weight")?.[0] ?? 0, activation: "gelu", normEps: 1e-5 }
     : {
-      family: "llama", norm: "rms", position: "rope", dropout: 0, ropeBase: 10_000, ropePairs: "half", normEps: 1e-5, activation: "swiglu", block: 2048, vocabulary, width, layers, heads, tied,
-      kvHeads: ((sizes("model.layers.0.self_attn.k_proj.weight")?.[0] ?? 0) * heads) / width, bias: sizes("model.layers.0.self_attn.q_proj.bias") !== undefined,
-      feedForward: sizes("model.layers.0.mlp.up_proj.weight")?.[0] ?? 0,
+      family: "llama", norm: "rms", position: "rope", dropout: 0, ropeBase: 10_000, ...unscaled, ropePairs: "half", normEps: 1e-5, activation: "swiglu", block: 2048, vocabulary, width, layers, heads, headWidth, tied,
+      kvHeads: rows("self_attn.k_proj") / headWidth, bias: sizes("model.layers.0.self_attn.q_proj.bias") !== undefined, feedForward: rows("mlp.up_proj"),
     };
   checkTransformerShape(shape);
   return shape;
@@ -154,7 +164,7 @@ export function shapeOfTensors(tensors: Tensors, heads: number | null, where: st
  * @throws EggError("data") where the other model computes something else, naming each difference; "corrupt" where tensors do not fit
  */
 export function startTransformer(model: Transformer, { shape, tensors, where }: { shape: TransformerShape; tensors: ReadonlyMap<string, TensorEntry>; where: string }): void {
-  const free = ["dropout", ...(shape.position === "learned" ? [] : ["block"]), ...(shape.position === "rope" ? [] : ["ropeBase", "ropePairs"])];
+  const free = ["dropout", ...(shape.position === "learned" ? [] : ["block"]), ...(shape.position === "rope" ? [] : ["ropeBase", "ropePairs", ...Object.keys(unscaled)])];
   const differences = (Object.keys(shape) as (keyof TransformerShape)[]).filter((key) => !free.includes(key) && shape[key] !== model.shape[key]);
   if (differences.length > 0) {
     throw new EggError("data", `[checkpoint] ${where}: ${differences.map((key) => `${key} is ${shape[key]}, this model has ${model.shape[key]}`).join("; ")}.`, {

@@ -77,9 +77,10 @@ export function hubFiles(model: Exported, dtype: ExportType): { tensors: Map<str
 }
 
 function gpt2Config(model: Exported): Record<string, unknown> {
-  const { norm, position, activation, bias, heads, kvHeads, block, width, layers, feedForward, normEps } = model.shape;
+  const { norm, position, activation, bias, heads, kvHeads, headWidth, block, width, layers, feedForward, normEps } = model.shape;
   expectExportable(model, "the hub's GPT-2", {
     "model.norm": [norm, ["layer"]], "model.position": [position, ["learned"]], "model.feed_forward": [activation, ["gelu", "relu"]], "model.bias": [bias ? "on" : "off", ["on"]], "model.kv_heads": [kvHeads, [heads]],
+    "model.head_width": [headWidth, [width / heads]],
   });
   return {
     architectures: ["GPT2LMHeadModel"], model_type: "gpt2", activation_function: activation === "relu" ? "relu" : "gelu_new", n_positions: block, n_ctx: block, n_embd: width, n_layer: layers, n_head: heads,
@@ -88,12 +89,24 @@ function gpt2Config(model: Exported): Record<string, unknown> {
 }
 
 function llamaConfig(model: Exported): Record<string, unknown> {
-  const { norm, position, activation, bias, heads, kvHeads, block, width, layers, feedForward, normEps, ropeBase } = model.shape;
+  const { norm, position, activation, bias, heads, kvHeads, headWidth, block, width, layers, feedForward, normEps, ropeBase } = model.shape;
   expectExportable(model, "the hub's Llama", { "model.norm": [norm, ["rms"]], "model.position": [position, ["rope"]], "model.feed_forward": [activation, ["swiglu", "geglu"]] });
   return {
     architectures: ["LlamaForCausalLM"], model_type: "llama", hidden_act: activation === "geglu" ? "gelu_pytorch_tanh" : "silu", max_position_embeddings: block, hidden_size: width, num_hidden_layers: layers,
-    num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: width / heads, intermediate_size: feedForward, rms_norm_eps: normEps, rope_theta: ropeBase, rope_scaling: null, attention_bias: bias, mlp_bias: bias,
+    num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headWidth, intermediate_size: feedForward, rms_norm_eps: normEps, rope_theta: ropeBase, rope_scaling: ropeScaling(model.shape), attention_bias: bias, mlp_bias: bias,
   };
+}
+
+/** Which of the published ways to scale rotary positions a shape has, by the hub's name; null: none. */
+export function scalingOf({ ropeFactor, ropeOriginal }: TransformerShape): "linear" | "llama3" | null {
+  return ropeFactor === 1 ? null : ropeOriginal === 0 ? "linear" : "llama3";
+}
+
+function ropeScaling(shape: TransformerShape): Record<string, unknown> | null {
+  const rope_type = scalingOf(shape);
+  if (rope_type === null) return null;
+  const factor = shape.ropeFactor;
+  return rope_type === "linear" ? { rope_type, factor } : { rope_type, factor, low_freq_factor: shape.ropeLow, high_freq_factor: shape.ropeHigh, original_max_position_embeddings: shape.ropeOriginal };
 }
 
 function endToken(tokenizer: Tokenizer): Record<string, string> {

@@ -4,7 +4,7 @@
 import { EggError } from "../errors.ts";
 import type { nn, Parameter } from "../tensor/egg.ts";
 import { elements, expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "./tensors.ts";
-import { headWidth, isGated, type TransformerShape } from "./transformer-shape.ts";
+import { isGated, type TransformerShape } from "./transformer-shape.ts";
 import type { Transformer } from "./transformer.ts";
 
 /** A tensor of a file: some rows of a parameter. */
@@ -41,8 +41,7 @@ function norm(shape: TransformerShape, name: string, parameter: string): Entry[]
 }
 
 function gptEntries(shape: TransformerShape): Entry[] {
-  const { vocabulary, layers, width, heads, kvHeads, feedForward, block, bias } = shape;
-  const d = headWidth(shape);
+  const { vocabulary, layers, width, heads, kvHeads, headWidth: d, feedForward, block, bias } = shape;
   const linear = (name: string, parameter: string, inputs: number, outputs: number, first = 0): Entry[] => [
     entry(`${name}.weight`, [inputs, outputs], `${parameter}.weight`, { first, transposed: true }),
     ...(bias ? [entry(`${name}.bias`, [outputs], `${parameter}.bias`, { first })] : []),
@@ -65,8 +64,7 @@ function gptEntries(shape: TransformerShape): Entry[] {
 }
 
 function llamaEntries(shape: TransformerShape): Entry[] {
-  const { vocabulary, layers, width, heads, kvHeads, feedForward, block, bias } = shape;
-  const d = headWidth(shape);
+  const { vocabulary, layers, width, heads, kvHeads, headWidth: d, feedForward, block, bias } = shape;
   const pairs = shape.position === "rope" && shape.ropePairs === "interleaved" ? d : 0;
   const linear = (name: string, parameter: string, inputs: number, outputs: number, first = 0, unpaired = 0): Entry[] => [
     entry(`${name}.weight`, [outputs, inputs], `${parameter}.weight`, { first, unpaired }),

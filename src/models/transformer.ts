@@ -27,6 +27,10 @@ const norms = {
 };
 const activations = { gelu: "gelu", relu: "relu", swiglu: "silu", geglu: "gelu" } as const;
 
+const ropeOf = ({ ropeBase, ropePairs, ropeFactor, ropeOriginal, ropeLow, ropeHigh }: TransformerShape): nn.MultiHeadAttentionOptions["rope"] => ({
+  base: ropeBase, pairs: ropePairs, factor: ropeFactor, original: ropeOriginal, low: ropeLow, high: ropeHigh,
+});
+
 class Block extends nn.Module {
   readonly norm1: nn.LayerNorm | nn.RMSNorm;
   readonly attention: nn.MultiHeadAttention;
@@ -36,10 +40,10 @@ class Block extends nn.Module {
 
   constructor(shape: TransformerShape, number: number, std: number, int8: boolean) {
     super();
-    const { width, heads, kvHeads, bias, dropout } = shape;
+    const { width, heads, kvHeads, headWidth, bias, dropout } = shape;
     const common = { bias, dropout, std, outStd: std / Math.sqrt(2 * shape.layers), int8 };
     this.norm1 = norms[shape.norm](shape);
-    this.attention = new nn.MultiHeadAttention(width, heads, { ...common, kvHeads, rope: shape.position === "rope" ? { base: shape.ropeBase, pairs: shape.ropePairs } : null });
+    this.attention = new nn.MultiHeadAttention(width, heads, { ...common, kvHeads, headWidth, rope: shape.position === "rope" ? ropeOf(shape) : null });
     this.norm2 = norms[shape.norm](shape);
     this.feedForward = new nn.MLP(width, { ...common, hidden: shape.feedForward, activation: activations[shape.activation], gated: isGated(shape) });
     this.#name = `layer ${number}`;
