@@ -88,7 +88,7 @@ function training(options: Int8Options, floor: (value: number | null) => number 
     const id = `P2/${nameOf(model)}`;
     return { id, all: false, run: async () => {
       const rates = await steps(1, model, 128, sequence, true);
-      return { ...plain, id, label: labelOf(model), unit: "member-tokens/s", threads: 1, clock: "cpu", rates: rates.forward, perCpuSecond: null, macs: matrixMacs(model), floor: floor(model.forward), parameters: describe(rates) };
+      return { ...plain, id, label: labelOf(model), unit: "member-tokens/s", threads: 1, clock: "cpu", rates: rates.forward, perCpuSecond: null, macs: matrixMacs(model), floor: full ? floor(model.forward) : null, parameters: describe(rates) };
     } };
   });
   const whole = shapes.map((model): Item => {
@@ -156,7 +156,7 @@ function updateOfModel({ context, windows }: Int8Options, pairs: number): Measur
     wall: {
       median: together(({ wall }) => wall.median),
       p98: together(({ wall }) => wall.p98),
-      spread: parts.reduce((sum, { share, found }) => sum + share * found.wall.spread, 0),
+      spread: parts.reduce((sum, { share, found }) => sum + share * found.wall.spread!, 0), // of several windows each
       samples: parts.reduce((sum, { found }) => sum + found.wall.samples, 0),
     },
     perCpuSecond: together(({ perCpuSecond }) => perCpuSecond),

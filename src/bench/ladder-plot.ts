@@ -86,7 +86,7 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 .grid { stroke: #d1d9e0; } .peak { stroke: #1f2328; stroke-dasharray: 4 3; }
 @media (prefers-color-scheme: dark) { text { fill: #e6edf3; } .small { fill: #9198a1; } .grid { stroke: #3d444d; } .peak { stroke: #e6edf3; } }
 </style>
-<text class="head" x="12" y="22">egg ${escape(report.egg)}: the ladder (${escape(report.tier)}, ${report.threads} ${report.threads === 1 ? "thread" : "threads"}); dashed: the measured peak</text>
+<text class="head" x="12" y="22">egg ${escape(report.egg)}: the ladder (${escape(report.tier)}, ${report.threads} ${report.threads === 1 ? "thread" : "threads"}); 98th percentiles; dashed: the measured peak</text>
 <text class="small" x="12" y="40">${escape(parts!)}</text>
 <text class="small" x="12" y="56">${escape(`${system}; ${report.date}`)}</text>
 ${shown.map((chart, i) => `<g transform="translate(0 ${70 + i * panel.height})">${panelSvg(report, chart)}</g>`).join("\n")}
@@ -134,7 +134,7 @@ export function ladderGnuplot(report: Report, charts: readonly Chart[], name: st
   });
   const data = blocks.flat().map(({ variable, rows }) => `${variable} << EOD\n${rows.join("\n")}\nEOD\n`);
   const plots = shown.map((chart, i) => `set title ${quoted(chart.title)}\nplot ${blocks[i]!.map(({ variable, title }) => `${variable} using 1:2 with linespoints title ${quoted(title)}`).join(", \\\n     ")}\n`);
-  return `# egg bench ladder: GFLOP/s over the size. Columns: size, rate, median, min, max.
+  return `# egg bench ladder: GFLOP/s over the size. Columns: size, rate (98th percentile), median, min, max.
 # ${machineText(report.machine)}; ${report.tier}, ${report.threads} threads; ${report.date}
 set terminal svg size 1200,${420 * Math.max(1, shown.length)} noenhanced
 set output ${quoted(`${name}.svg`)}

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { EggError } from "../errors.ts";
 import type { Hardware } from "./machine.ts";
 
-export const schemaVersion = 1;
+export const schemaVersion = 2;
 
 /** One measured figure. */
 export interface Result {
@@ -18,8 +18,8 @@ export interface Result {
   rate: number;
   median: number;
   p98: number;
-  /** Distance between the quartiles, as a share of the median. */
-  spread: number;
+  /** Distance between the quartiles, as a share of the median; null where it is not known: of a single sample, of a sum over all. */
+  spread: number | null;
   samples: number;
   /** What `rate` is measured by. */
   clock: "wall" | "cpu";
@@ -46,6 +46,12 @@ export interface Peak {
   after: number;
 }
 
+/** Why a section's figures say little: the peak around them moved, or its threads had to wait for others. */
+export interface Disturbance {
+  section: string;
+  reason: string;
+}
+
 export interface Report {
   schema_version: number;
   what: "int8" | "step" | "float" | "train" | "ladder";
@@ -63,8 +69,8 @@ export interface Report {
   peak_unit?: "MAC/s" | "FLOP/s";
   /** The tier's own instruction on registers alone: first and last measurement. */
   peak: { one_thread: Peak; all_threads: Peak };
-  /** False where the peak moved by more than the tolerance around some result. */
-  steady: boolean;
+  /** Sections whose figures say little, and why; empty where the machine was steady and egg's alone. */
+  disturbances: Disturbance[];
   results: Result[];
   /** What could not be measured here, and why. */
   unavailable?: { id: string; reason: string }[];
@@ -89,22 +95,46 @@ export function readReport(file: string): Report {
   const wrong = (what: string, hint: string): never => {
     throw new EggError("usage", `[bench] ${file}: ${what}.`, { hint });
   };
-  let report: Partial<Report> | null = null;
+  const kinds = "Name a file that egg bench int8, float, train, ladder or step wrote with --json.";
+  let report: unknown = null;
   try {
-    report = JSON.parse(readFileSync(file, "utf8")) as Partial<Report> | null;
+    report = JSON.parse(readFileSync(file, "utf8"));
   } catch (error) {
-    wrong(error instanceof SyntaxError ? "is not JSON" : `cannot be read: ${(error as NodeJS.ErrnoException).code}`, "Name a file that egg bench int8, float, train, ladder or step wrote with --json.");
+    wrong(error instanceof SyntaxError ? "is not JSON" : `cannot be read: ${(error as NodeJS.ErrnoException).code}`, kinds);
   }
-  if (typeof report !== "object" || report === null || !("schema_version" in report)) wrong("is no benchmark", "Name a file that egg bench int8, float, train, ladder or step wrote with --json.");
-  const { schema_version: version, results } = report!;
+  if (!isObject(report) || !("schema_version" in report)) return wrong("is no benchmark", kinds);
+  const { schema_version: version } = report;
   if (version !== schemaVersion) wrong(`has schema version ${JSON.stringify(version)}, this egg reads ${schemaVersion}`, "Measure again with the same version of egg on both sides.");
-  const whole = Array.isArray(results) && results.every((result) => typeof result?.id === "string" && Number.isFinite(result.rate)) && typeof report!.machine === "object";
-  if (!whole) wrong("is damaged: results or machine are missing", "Measure again.");
-  return report as Report;
+  const damage = missing(report);
+  if (damage !== null) wrong(`is damaged: ${damage} is missing or of another kind`, "Measure again.");
+  return report as unknown as Report;
 }
 
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** The first thing that a comparison reads and that is not there; null where all is. */
+function missing(report: Record<string, unknown>): string | null {
+  const { machine, results, disturbances } = report;
+  for (const name of ["what", "tier"]) if (typeof report[name] !== "string") return name;
+  if (typeof report["threads"] !== "number") return "threads";
+  for (const name of ["cpu", "arch"]) if (!isObject(machine) || typeof machine[name] !== "string") return `machine.${name}`;
+  if (!Array.isArray(disturbances)) return "disturbances";
+  if (!Array.isArray(results)) return "results";
+  for (const [i, result] of results.entries()) {
+    for (const name of ["id", "label", "unit"]) if (!isObject(result) || typeof result[name] !== "string") return `results[${i}].${name}`;
+    if (!(Number.isFinite(result.rate) && result.rate > 0)) return `results[${i}].rate`;
+    if (result.spread !== null && !Number.isFinite(result.spread)) return `results[${i}].spread`;
+  }
+  return null;
+}
+
+/** What a change is, against what the samples scatter by; of a share that is no speed, "more" and "less". */
+export type Verdict = "faster" | "slower" | "more" | "less" | "within the spread" | "spread unknown";
+
 export interface Comparison {
-  rows: { id: string; label: string; unit: string; a: number; b: number; ratio: number; spread: number }[];
+  rows: { id: string; label: string; unit: string; a: number; b: number; ratio: number; spread: number | null; verdict: Verdict }[];
   /** Results that only one of the two has. */
   onlyA: string[];
   onlyB: string[];
@@ -112,7 +142,7 @@ export interface Comparison {
 }
 
 /**
- * Rates of `b` as shares of those of `a`, result by result; `spread` is the larger of both: a change below it says little.
+ * Rates of `b` as shares of those of `a`, result by result; `spread` is the larger of both, null where either is unknown.
  * @throws EggError("usage") where the two measured different things
  */
 export function compareReports(a: Report, b: Report): Comparison {
@@ -128,7 +158,7 @@ export function compareReports(a: Report, b: Report): Comparison {
   differ("the number of threads", a.threads, b.threads);
   if (JSON.stringify(a.step?.config) !== JSON.stringify(b.step?.config)) warnings.push("the config differs");
   for (const [name, report] of [["first", a], ["second", b]] as const) {
-    if (!report.steady) warnings.push(`the ${name} was measured on a machine whose peak moved`);
+    for (const { section, reason } of report.disturbances) warnings.push(`the ${name} says little of ${section}: ${reason}`);
     if (report.quick) warnings.push(`the ${name} was measured with --quick`);
   }
   const other = new Map(b.results.map((result) => [result.id, result]));
@@ -138,10 +168,20 @@ export function compareReports(a: Report, b: Report): Comparison {
       const found = other.get(result.id);
       if (found === undefined) return [];
       const { id, label, unit } = result;
-      return [{ id, label, unit, a: result.rate, b: found.rate, ratio: found.rate / result.rate, spread: Math.max(result.spread, found.spread) }];
+      const ratio = found.rate / result.rate;
+      const spread = result.spread === null || found.spread === null ? null : Math.max(result.spread, found.spread);
+      return [{ id, label, unit, a: result.rate, b: found.rate, ratio, spread, verdict: verdictOf(ratio, spread, unit) }];
     }),
     onlyA: a.results.flatMap(({ id }) => (other.has(id) ? [] : [id])),
     onlyB: b.results.flatMap(({ id }) => (mine.has(id) ? [] : [id])),
     warnings,
   };
+}
+
+/** The same for both orders: what is faster one way is slower the other. */
+function verdictOf(ratio: number, spread: number | null, unit: string): Verdict {
+  if (spread === null) return "spread unknown";
+  if (Math.max(ratio, 1 / ratio) - 1 <= spread) return "within the spread";
+  if (!unit.endsWith("/s")) return ratio > 1 ? "more" : "less";
+  return ratio > 1 ? "faster" : "slower";
 }

@@ -2,7 +2,7 @@
 // machine is what it was. Which figures: int8.ts, float.ts, ladder.ts.
 import { EggError } from "../errors.ts";
 import type { Context } from "../native/machine.ts";
-import type { Peak, Result } from "./report.ts";
+import type { Disturbance, Peak, Result } from "./report.ts";
 import { percent } from "./tables.ts";
 import { measure, type BenchShape, type Measured, type Patience, type Rates } from "./windows.ts";
 
@@ -63,7 +63,7 @@ function apart(a: number, b: number): number {
 function disturbance(before: Peaks, after: Peaks, all: boolean, threads: number): string | null {
   const one = apart(before.one.wall.p98, after.one.wall.p98);
   const moved = all ? Math.max(one, apart(before.all.wall.p98, after.all.wall.p98)) : one;
-  if (moved > tolerance) return `the peak moved by ${percent(moved)} meanwhile, allowed are ${percent(tolerance)}`;
+  if (moved > tolerance) return `the peak moved by ${(100 * moved).toFixed(2)} % meanwhile, allowed are ${(100 * tolerance).toFixed(2)} %`;
   const got = Math.min(...[before, after].map((peaks) => peaks.all.wall.p98 / (threads * peaks.all.perCpuSecond)));
   return all && got < 1 - crowding ? `${threads} threads together got only ${percent(got)} of the CPU time that they asked for` : null;
 }
@@ -78,7 +78,7 @@ export interface Outcome {
   results: Result[];
   peak: { one_thread: Peak; all_threads: Peak };
   peaks: Peaks;
-  steady: boolean;
+  disturbances: Disturbance[];
 }
 
 /**
@@ -92,7 +92,7 @@ export async function measureSections(sections: readonly Section[], context: Con
   };
   const first = peaks();
   let before = first;
-  let steady = true;
+  const disturbances: Disturbance[] = [];
   const results: Result[] = [];
   const between = async (name: string, all: boolean, run: () => Promise<Figure[]>): Promise<void> => {
     for (let attempt = 1; ; attempt++) {
@@ -108,7 +108,7 @@ export async function measureSections(sections: readonly Section[], context: Con
       if (done) results.push(...figures.map((figure) => finished(figure, before, after)));
       before = after;
       if (wrong !== null) listener.warn(`${name}: ${wrong}; ${done ? "the figures say little" : "measuring again"}`);
-      if (done) steady &&= wrong === null;
+      if (done && wrong !== null) disturbances.push({ section: name, reason: wrong });
       if (done) return;
     }
   };
@@ -126,7 +126,7 @@ export async function measureSections(sections: readonly Section[], context: Con
   }
   if (sections.length === 0) await between("peak", true, async () => []);
   const peak = { one_thread: { before: first.one.wall.p98, after: before.one.wall.p98 }, all_threads: { before: first.all.wall.p98, after: before.all.wall.p98 } };
-  return { results, peak, peaks: first, steady };
+  return { results, peak, peaks: first, disturbances };
 }
 
 /** A figure with its ratio to the mean of the peaks around it; to the larger where they disagree: the other was disturbed. */

@@ -7,7 +7,7 @@ import type { Hardware } from "./machine.ts";
 import type { Comparison, Report, Result } from "./report.ts";
 
 /** What was measured on what, above the tables. */
-export function heading({ egg, commit, machine, date, tier, threads, clock_ghz, peak, peak_unit = "MAC/s", steady, command }: Report): string {
+export function heading({ egg, commit, machine, date, tier, threads, clock_ghz, peak, peak_unit = "MAC/s", disturbances, command }: Report): string {
   const moved = ({ before, after }: { before: number; after: number }): string => `${rate(before, peak_unit)} before, ${rate(after, peak_unit)} after`;
   const rows = [
     ["command", `${command}   (${date})`],
@@ -17,7 +17,7 @@ export function heading({ egg, commit, machine, date, tier, threads, clock_ghz, 
     ["clock", `${clock_ghz.toFixed(2)} GHz under a chain of additions`],
     ["peak", `one thread ${moved(peak.one_thread)}`],
     ...(threads === 1 ? [] : [["", `all threads ${moved(peak.all_threads)}`]]),
-    ...(steady ? [] : [["", "the peak moved while figures were taken: they say little"]]),
+    ...disturbances.map(({ section, reason }, i) => [i === 0 ? "doubt" : "", `${section}: ${reason}; its figures say little`]),
   ];
   return rows.map(([label, value]) => `${label!.padEnd(9)}${value}\n`).join("");
 }
@@ -41,7 +41,7 @@ export function table(title: string, results: readonly Result[], colors: Colors)
     ok === null ? "" : ok ? "ok" : ceiling === null ? "below" : "above",
     short(median, unit),
     short(p98, unit),
-    percent(spread),
+    known(spread),
   ]);
   const header = ["", "threads", "rate", "ratio", "by CPU", "asked", "", "median", "98th", "spread"];
   const lines = grid([header, ...rows], [0, 6]);
@@ -55,6 +55,36 @@ export function grid(rows: readonly string[][], left: readonly number[]): string
   return rows.map((row) => `  ${row.map((text, column) => (left.includes(column) ? text.padEnd(widths[column]!) : text.padStart(widths[column]!))).join("  ")}`.trimEnd());
 }
 
+/** What the columns of a table are, for below it and for --help. */
+export function legend(what: Report["what"] | "compare"): string {
+  const headline = "98th percentile of the samples: what the code does while nothing disturbs it";
+  const spread = ["spread", "distance between the quartiles, as a share of the median; - for a single sample"];
+  const rows = {
+    ladder: [
+      ["rate", headline],
+      ["of peak", "rate as a share of the peak: multiply-adds on registers, by as many threads"],
+      ["error", "largest deviation from the same in f64, as a share of the largest value"],
+      ["n", "samples; with few of them, look at median, min and max"],
+    ],
+    shares: [
+      ["rate", `${headline}; where it is a share, the median`],
+      ["ratio", "rate as a share of the peak, or of what the title names; by CPU: by CPU time instead of the clock"],
+      ["asked", "the ratio that egg promises itself on a quiet machine"],
+      spread,
+    ],
+    step: [
+      ["speed", "mean of all steps: what a run comes to; median and spread are of single steps"],
+    ],
+    compare: [
+      ["rates", "as each file tells them: 98th percentiles, or means of egg bench step"],
+      ["spread", "the larger of both: distance between the quartiles, as a share of the median; - where one is not known"],
+      ["verdict", "faster or slower by more than the spread; a single sample allows none"],
+    ],
+  }[what === "int8" || what === "float" || what === "train" ? "shares" : what];
+  const width = Math.max(...rows.map(([name]) => name!.length));
+  return rows.map(([name, text]) => `  ${name!.padEnd(width)}  ${text}\n`).join("");
+}
+
 const barCells = 40;
 
 /** The ratios as bars; ┃ is the floor. Full width is 1, and more is cut. */
@@ -63,12 +93,13 @@ export function bars(results: readonly Result[], colors: Colors): string {
   if (shown.length === 0) return "";
   const labels = shown.map(({ id, threads }) => `${id.replace(/\/all$/, "")}${threads === 1 ? "" : ` x${threads}`}`);
   const width = Math.max(...labels.map((label) => label.length));
+  const at = (share: number): number => Math.round(Math.min(share, 1) * barCells);
   const lines = shown.map(({ ratio, floor, ok }, i) => {
     const eighths = Math.round(Math.min(ratio!, 1) * barCells * 8);
     const cells = [..."█".repeat(eighths >> 3) + (eighths & 7 ? "▏▎▍▌▋▊▉"[(eighths & 7) - 1]! : "")];
     while (cells.length < barCells) cells.push(" ");
     const bar = cells.join("");
-    const mark = floor === null ? bar : `${bar.slice(0, Math.round(floor * barCells) - 1)}┃${bar.slice(Math.round(floor * barCells))}`;
+    const mark = floor === null ? bar : `${bar.slice(0, at(floor) - 1)}┃${bar.slice(at(floor))}`;
     return `  ${labels[i]!.padEnd(width)}  ${ok === false ? colors.yellow(mark) : colors.green(mark)}  ${percent(ratio)}\n`;
   });
   return `${colors.bold("Ratios (┃ what is asked for)")}\n${lines.join("")}`;
@@ -80,20 +111,20 @@ export function withBars(results: readonly Result[]): Result[] {
 }
 
 /** A header and a line for each result, every field in quotes. */
-export function csv({ results, tier, egg, date, machine }: Report): string {
+export function csv({ schema_version, results, tier, egg, commit, date, machine }: Report): string {
   const columns = ["id", "label", "unit", "threads", "rate", "median", "p98", "spread", "samples", "clock", "ratio", "cpu_ratio", "floor", "ceiling", "ok", "min", "max", "error", "ran"] as const;
   const quoted = (values: readonly unknown[]): string => `${values.map((value) => `"${String(value ?? "").replaceAll('"', '""')}"`).join(",")}\n`;
-  const rows = results.map((result) => quoted([...columns.map((column) => result[column]), JSON.stringify(result.parameters), tier, machine.cpu, egg, date]));
-  return quoted([...columns, "parameters", "tier", "cpu", "egg", "date"]) + rows.join("");
+  const rows = results.map((result) => quoted([...columns.map((column) => result[column]), JSON.stringify(result.parameters), tier, machine.cpu, schema_version, egg, commit, date]));
+  return quoted([...columns, "parameters", "tier", "cpu", "schema_version", "egg", "commit", "date"]) + rows.join("");
 }
 
-/** Rates of the second file as shares of the first one's. A change within the spread is dim. */
+/** Rates of the second file as shares of the first one's, and what to make of them. */
 export function comparisonTable({ rows, onlyA, onlyB }: Comparison, names: [string, string], colors: Colors): string {
-  const cells = rows.map(({ id, unit, a, b, ratio, spread }) => [id, rate(a, unit), rate(b, unit), `x ${ratio.toFixed(3)}`, percent(spread)]);
-  const lines = grid([["", ...names, "second / first", "spread"], ...cells], [0]);
+  const cells = rows.map(({ id, unit, a, b, ratio, spread, verdict }) => [id, rate(a, unit), rate(b, unit), `x ${ratio.toFixed(3)}`, known(spread), verdict]);
+  const lines = grid([["", ...names, "second / first", "spread", "verdict"], ...cells], [0, 5]);
   const paint = (line: string, i: number): string => {
-    if (i === 0 || Math.abs(rows[i - 1]!.ratio - 1) <= rows[i - 1]!.spread) return colors.dim(line);
-    return rows[i - 1]!.ratio < 1 ? colors.yellow(line) : colors.green(line);
+    const verdict = rows[i - 1]?.verdict;
+    return verdict === "faster" ? colors.green(line) : verdict === "slower" ? colors.yellow(line) : verdict === "more" || verdict === "less" ? line : colors.dim(line);
   };
   const missing = [[names[0], onlyA], [names[1], onlyB]].flatMap(([name, ids]) => (ids!.length === 0 ? [] : [`  only in ${String(name)}: ${(ids as string[]).join(", ")}`]));
   return [...lines.map(paint), ...missing].map((line) => `${line}\n`).join("");
@@ -109,6 +140,11 @@ export function rate(value: number, unit: string): string {
 /** A rate whose unit stands beside it already. */
 function short(value: number, unit: string): string {
   return unit.endsWith("/s") ? formatCount(value) : percent(value);
+}
+
+/** A spread, which a single sample does not have. */
+export function known(spread: number | null): string {
+  return spread === null ? "-" : percent(spread);
 }
 
 export function percent(share: number | null): string {

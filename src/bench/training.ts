@@ -80,7 +80,7 @@ export async function measureTraining(text: Extract<RunText, { kind: "bytes" }>,
   };
   const part = (phase: keyof StepReport["shares"]): Result => {
     const share = report.shares[phase];
-    return { ...common, id: `step/${phase}`, label: phase, unit: "of the time", rate: share, median: share, p98: share, spread: 0, samples: steps, ratio: null, parameters: {} };
+    return { ...common, id: `step/${phase}`, label: phase, unit: "of the time", rate: share, median: share, p98: share, spread: null, samples: steps, ratio: null, parameters: {} };
   };
   return { report, results: [result, ...(["noise", "forward", "update", "evaluation", "other"] as const).map(part).filter(({ rate }) => rate > 0)], macs: hidden === undefined || layers === undefined ? 0 : matrixMacs({ hidden, layers }) };
 }

@@ -27,8 +27,8 @@ export interface Rates {
   median: number;
   /** The 98th percentile: what the kernel does while nobody disturbs it. */
   p98: number;
-  /** Distance between the quartiles, as a share of the median. */
-  spread: number;
+  /** Distance between the quartiles, as a share of the median; null for a single sample, of which nobody knows. */
+  spread: number | null;
   samples: number;
   /** The slowest and the fastest, where they are told. */
   min?: number;
@@ -106,5 +106,5 @@ export function summarize(figures: readonly number[]): Rates {
     return sorted[low]! + (sorted[high]! - sorted[low]!) * (place - low);
   };
   const median = at(0.5);
-  return { median, p98: at(0.98), spread: (at(0.75) - at(0.25)) / median, samples: figures.length };
+  return { median, p98: at(0.98), spread: figures.length === 1 ? null : (at(0.75) - at(0.25)) / median, samples: figures.length };
 }

@@ -1,6 +1,5 @@
 // `egg bench`: how fast the kernels and whole training are on this machine, as shares of what it can do; and two such
 // measurements side by side. Reads arguments and prints. What is measured: src/bench/int8.ts, float.ts, ladder.ts and training.ts.
-import fs from "node:fs";
 import path from "node:path";
 import { defineCommand, type CommandDef } from "citty";
 import { loadConfig } from "../config/load.ts";
@@ -9,10 +8,11 @@ import { hardware } from "../bench/machine.ts";
 import { svg } from "../bench/plot.ts";
 import { floatSections, hasBf16, type FloatOptions } from "../bench/float.ts";
 import { ladderBars, ladderGnuplot, ladderSvg, ladderTable, unavailableText } from "../bench/ladder-plot.ts";
-import { ladderSections } from "../bench/ladder.ts";
+import { ladderSections, type Unavailable } from "../bench/ladder.ts";
+import { Outputs, type Output } from "../bench/outputs.ts";
 import { compareReports, readReport, schemaVersion, type Report, type Result } from "../bench/report.ts";
 import { measureSections, type Listener, type Peaks, type Section } from "../bench/steady.ts";
-import { bars, comparisonTable, csv, heading, percent, table } from "../bench/tables.ts";
+import { bars, comparisonTable, csv, heading, known, legend, percent, table } from "../bench/tables.ts";
 import { trainSections } from "../bench/gradients.ts";
 import { measureTraining } from "../bench/training.ts";
 import { measure, type Patience } from "../bench/windows.ts";
@@ -34,7 +34,7 @@ const int8Args = {
   only: { type: "string", description: "measure these only, by id or its beginning, such as P1,P3/H512-L4", valueHint: "IDS" },
   json: { type: "boolean", description: "print one line of JSON, which egg bench compare reads" },
   csv: { type: "boolean", description: "print comma-separated values" },
-  plot: { type: "string", description: "draw the ratios to this SVG file as well", valueHint: "FILE" },
+  plot: { type: "string", description: "draw the ratios to this SVG file as well (-: print it)", valueHint: "FILE" },
 } satisfies StrictArgs;
 const floatArgs = {
   quick: { type: "boolean", description: "shorter samples and smaller arrays; only warns where the machine is not steady" },
@@ -44,7 +44,11 @@ const floatArgs = {
   json: { type: "boolean", description: "print one line of JSON, which egg bench compare reads" },
   csv: { type: "boolean", description: "print comma-separated values" },
 } satisfies StrictArgs;
-const trainArgs = { ...floatArgs, only: { ...floatArgs.only, description: "measure these only, by id or its beginning, such as P8/f32/nano" } } satisfies StrictArgs;
+const trainArgs = {
+  ...floatArgs,
+  quick: { ...floatArgs.quick, description: "shorter samples; only warns where the machine is not steady" },
+  only: { ...floatArgs.only, description: "measure these only, by id or its beginning, such as P8/f32/nano" },
+} satisfies StrictArgs;
 const ladderArgs = {
   quick: { type: "boolean", description: "shorter samples, fewer sizes" },
   seconds: { type: "string", kind: "number", min: 0.001, max: 600, description: "time for each figure; default: 0.5, with --quick 0.05", valueHint: "S" },
@@ -53,8 +57,8 @@ const ladderArgs = {
   only: { type: "string", description: "measure these only, by id or its beginning, such as gemm/512,step", valueHint: "IDS" },
   json: { type: "string", description: "write one line of JSON, which egg bench compare reads, to this file (-: print it)", valueHint: "FILE" },
   csv: { type: "string", description: "write comma-separated values to this file (-: print them)", valueHint: "FILE" },
-  svg: { type: "string", description: "draw speed over size to this SVG file", valueHint: "FILE" },
-  gnuplot: { type: "string", description: "write a gnuplot file with the data in it", valueHint: "FILE" },
+  svg: { type: "string", description: "draw speed over size to this SVG file (-: print it)", valueHint: "FILE" },
+  gnuplot: { type: "string", description: "write a gnuplot file with the data in it (-: print it)", valueHint: "FILE" },
 } satisfies StrictArgs;
 const stepArgs = {
   config: { type: "string", alias: "c", description: "config file; without it the default preset", valueHint: "FILE" },
@@ -82,7 +86,9 @@ const root: CommandDef = { meta: { description: "measure how fast this machine t
 
 export async function run(argv: string[]): Promise<number> {
   const { command, rest } = subcommandLine("bench", argv, Object.keys(commands));
-  const help = (name: string): string => helpText(`egg bench ${name}`, defineCommand({ meta: { description: commands[name]!.help }, args: commands[name]!.args }));
+  const help = (name: string): string => `${helpText(`egg bench ${name}`, defineCommand({ meta: { description: commands[name]!.help }, args: commands[name]!.args }))}
+Figures:
+${legend(name as Report["what"] | "compare")}`;
   if (command === "help") {
     const each = Object.fromEntries(Object.entries(commands).map(([name, { help }]) => [name, help]));
     writeOut([helpText("egg bench", root, each), ...Object.keys(commands).map(help)].join("\n"));
@@ -94,7 +100,7 @@ export async function run(argv: string[]): Promise<number> {
 }
 
 /** What stands in every report, whatever was measured. */
-function about(context: Context, argv: string[], what: Report["what"], quick: boolean, patience: Patience): Omit<Report, "peak" | "steady" | "results"> {
+function about(context: Context, argv: string[], what: Report["what"], quick: boolean, patience: Patience): Omit<Report, "peak" | "disturbances" | "results"> {
   return {
     schema_version: schemaVersion,
     what,
@@ -120,38 +126,35 @@ function listenerOn(terminal: Terminal): Listener {
 
 async function runInt8(argv: string[]): Promise<void> {
   const { values } = parseArguments("bench int8", int8Args, argv);
-  if (values.json && values.csv) throw new EggError("usage", "--json and --csv exclude each other.");
   const { quick } = values;
   const terminal = createTerminal({ quiet: false });
   const context = openContext(values.threads ?? 0);
   const seconds = values.seconds ?? (quick ? 0.1 : 1);
   const windows = { windows: 2000, seconds };
   const options = { context, hardware: hardware(), windows, steps: { seconds: 3 * seconds, longest: Math.min(4, 4 * seconds) }, sequence: quick ? 16 : 128 };
-  const sections = selected(int8Sections(options), values.only, ["peak"]);
+  const sections = selected(int8Sections(options), [], values.only, ["peak"]);
+  const outputs = new Outputs([...printed(values), { option: "--plot", file: values.plot, text: svg }]);
   const common = about(context, argv, "int8", quick, windows);
-  const { results, peak, peaks, steady } = await measureSections(sections, context, windows, !quick, listenerOn(terminal));
+  const { results, peak, peaks, disturbances } = await measureSections(sections, context, windows, !quick, listenerOn(terminal));
   terminal.draw("");
-  const report: Report = { ...common, peak, steady, results: [...peakResults(context, peaks), ...results] };
+  const report: Report = { ...common, peak, disturbances, results: [...peakResults(context, peaks), ...results] };
+  outputs.write(report, () => sharesText(report, sections));
+}
 
-  if (values.plot !== undefined) writeFile(values.plot, svg(report));
-  if (values.json || values.csv) {
-    writeOut(values.json ? summaryJson(report) : csv(report));
-    return;
-  }
+/** What --json and --csv print where they are no files. */
+function printed({ json, csv: asCsv }: { json: boolean; csv: boolean }): Output[] {
+  return [{ option: "--json", file: json ? "-" : undefined, text: summaryJson }, { option: "--csv", file: asCsv ? "-" : undefined, text: csv }];
+}
+
+/** Tables of a report whose figures are shares of a peak. */
+function sharesText(report: Report, sections: readonly Section[]): string {
   const colors = colorsFor(1);
-  const tables = sections.map(({ title, items }) => table(title, results.filter(({ id }) => items.some((item) => item.id === id)), colors));
-  writeOut([heading(report), ...tables, bars(results, colors)].filter((text) => text !== "").join("\n"));
+  const of = ({ items }: Section): Result[] => report.results.filter(({ id }) => items.some((item) => item.id === id));
+  const tables = sections.map((section) => table(section.title, of(section), colors));
+  return paragraphs([heading(report), ...tables, sections.length === 0 ? "" : legend(report.what), bars(sections.flatMap(of), colors), unavailableText(report, colors)]);
 }
 
-/** Writes a file; `-` prints it. */
-function writeFile(file: string, text: string): void {
-  try {
-    if (file === "-") writeOut(text);
-    else fs.writeFileSync(file, text);
-  } catch (error) {
-    throw new EggError("resources", `[bench] ${file} cannot be written: ${(error as Error).message}.`, { hint: "Choose a folder that can be written to." });
-  }
-}
+const paragraphs = (texts: readonly string[]): string => texts.filter((text) => text !== "").join("\n");
 
 async function runFloat(argv: string[]): Promise<void> {
   await runShares("float", argv, (options) => floatSections(options));
@@ -164,66 +167,83 @@ async function runTrain(argv: string[]): Promise<void> {
 /** What is measured in shares of the f32 peak, on one thread and on all. */
 async function runShares(what: "float" | "train", argv: string[], open: (options: FloatOptions) => ReturnType<typeof floatSections>): Promise<void> {
   const { values } = parseArguments(`bench ${what}`, what === "float" ? floatArgs : trainArgs, argv);
-  if (values.json && values.csv) throw new EggError("usage", "--json and --csv exclude each other.");
   const { quick } = values;
   const terminal = createTerminal({ quiet: false });
   const all = openContext(values.threads ?? 0);
   const seconds = values.seconds ?? (quick ? 0.1 : 1);
   const windows = { windows: 2000, seconds: seconds / 2 };
   const { sections: every, unavailable } = open({ all, one: all.threads === 1 ? all : openContext(1, all.tier), seconds, windows, quick });
-  const sections = selected(every, values.only);
+  const sections = selected(every, unavailable, values.only);
+  const outputs = new Outputs(printed(values));
   const common = about(all, argv, what, quick, windows);
-  const { results, peak, peaks, steady } = await measureSections(sections, all, windows, !quick, listenerOn(terminal), "multiply_add");
+  const { results, peak, peaks, disturbances } = await measureSections(sections, all, windows, !quick, listenerOn(terminal), "multiply_add");
   terminal.draw("");
-  const report: Report = { ...common, peak, peak_unit: "FLOP/s", steady, results: [...peakResults(all, peaks, "FLOP/s"), ...results], unavailable };
-  if (values.json || values.csv) {
-    writeOut(values.json ? summaryJson(report) : csv(report));
-    return;
-  }
-  const colors = colorsFor(1);
-  const tables = sections.map(({ title, items }) => table(title, results.filter(({ id }) => items.some((item) => item.id === id)), colors));
-  writeOut([heading(report), ...tables, bars(results, colors), unavailableText(report, colors)].filter((text) => text !== "").join("\n"));
+  const report: Report = { ...common, peak, peak_unit: "FLOP/s", disturbances, results: [...peakResults(all, peaks, "FLOP/s"), ...results], unavailable: asked(unavailable, values.only) };
+  outputs.write(report, () => sharesText(report, sections));
 }
 
 async function runLadder(argv: string[]): Promise<void> {
   const { values } = parseArguments("bench ladder", ladderArgs, argv);
-  const printed = [values.json, values.csv, values.svg, values.gnuplot].filter((file) => file === "-");
-  if (printed.length > 1) throw new EggError("usage", "Only one of --json, --csv, --svg and --gnuplot can be printed (-).");
   const { quick } = values;
   const terminal = createTerminal({ quiet: false });
   const all = openContext(values.threads ?? 0);
   const seconds = values.seconds ?? (quick ? 0.05 : 0.5);
   const windows = { windows: 500, seconds: Math.min(seconds, 0.5) };
   const { sections: every, unavailable } = ladderSections({ all, one: all.threads === 1 ? all : openContext(1, all.tier), seconds, longest: values.longest ?? (quick ? 1 : 60), quick });
-  const sections = selected(every, values.only);
+  const sections = selected(every, unavailable, values.only);
+  const plot = values.gnuplot === "-" ? "ladder" : path.basename(values.gnuplot ?? "");
+  const outputs = new Outputs([
+    { option: "--json", file: values.json, text: summaryJson },
+    { option: "--csv", file: values.csv, text: csv },
+    { option: "--svg", file: values.svg, text: (report) => ladderSvg(report, sections) },
+    { option: "--gnuplot", file: values.gnuplot, text: (report) => ladderGnuplot(report, sections, plot) },
+  ]);
   const common = about(all, argv, "ladder", quick, windows);
-  const { results, peak, peaks, steady } = await measureSections(sections, all, windows, false, listenerOn(terminal), "multiply_add");
+  const { results, peak, peaks, disturbances } = await measureSections(sections, all, windows, false, listenerOn(terminal), "multiply_add");
   terminal.draw("");
-  const report: Report = { ...common, peak, peak_unit: "FLOP/s", steady, results: [...peakResults(all, peaks, "FLOP/s"), ...results], unavailable };
-  if (values.json !== undefined) writeFile(values.json, summaryJson(report));
-  if (values.csv !== undefined) writeFile(values.csv, csv(report));
-  if (values.svg !== undefined) writeFile(values.svg, ladderSvg(report, sections));
-  if (values.gnuplot !== undefined) writeFile(values.gnuplot, ladderGnuplot(report, sections, path.basename(values.gnuplot)));
-  if (printed.length > 0) return;
+  const report: Report = { ...common, peak, peak_unit: "FLOP/s", disturbances, results: [...peakResults(all, peaks, "FLOP/s"), ...results], unavailable: asked(unavailable, values.only) };
   const colors = colorsFor(1);
-  const texts = sections.flatMap((section) => [ladderTable(section, results, colors), ladderBars(section, results, colors)]);
-  writeOut([heading(report), ...texts, unavailableText(report, colors)].filter((text) => text !== "").join("\n"));
+  outputs.write(report, () => {
+    const texts = sections.flatMap((section) => [ladderTable(section, results, colors), ladderBars(section, results, colors)]);
+    return paragraphs([heading(report), ...texts, results.length === 0 ? "" : legend("ladder"), unavailableText(report, colors)]);
+  });
 }
 
-/** The sections with the items that are asked for; all where nothing is. */
-function selected(sections: Section[], only: string | undefined, more: readonly string[] = []): Section[] {
+const wordsOf = (only: string): string[] => only.split(",").map((word) => word.trim()).filter((word) => word !== "");
+/** Whether an id is what a word of --only says, or is inside it. */
+const begins = (id: string, word: string): boolean => id === word || id.startsWith(`${word}/`);
+/** Levels are unavailable in all sizes: gemm/512/blas as gemm/blas. */
+const sizeless = (id: string): string => id.replace(/\/\d+(?=\/|$)/g, "");
+
+/** What of the unavailable concerns --only. */
+function asked(unavailable: Unavailable, only: string | undefined): Unavailable {
+  if (only === undefined) return unavailable;
+  return unavailable.filter(({ id }) => wordsOf(only).map(sizeless).some((word) => begins(sizeless(id), word) || begins(word, id)));
+}
+
+/** The sections with the items that are asked for; all where nothing is. Throws EggError("usage") for what is not there, with what is. */
+function selected(sections: Section[], unavailable: Unavailable, only: string | undefined, more: readonly string[] = []): Section[] {
   if (only === undefined) return sections;
-  const wanted = only.split(",").map((word) => word.trim()).filter((word) => word !== "");
-  const begins = (id: string, word: string): boolean => id === word || id.startsWith(`${word}/`);
+  const words = wordsOf(only);
   const ids = [...more, ...sections.flatMap(({ items }) => items.map(({ id }) => id))];
-  const unknown = wanted.find((word) => !ids.some((id) => begins(id, word)));
-  if (unknown !== undefined || wanted.length === 0) {
-    throw new EggError("usage", `--only: found ${JSON.stringify(unknown ?? only)}, allowed ${[...more, ...sections.map(({ name }) => name)].join(", ")}, or the id of one figure.`, {
-      hint: `Ids look like ${ids.at(-1)}; --json prints them all.`,
+  const unknown = words.find((word) => !ids.some((id) => begins(id, word)));
+  if (unknown !== undefined || words.length === 0) {
+    const reason = unavailable.find(({ id }) => unknown !== undefined && begins(sizeless(unknown), id))?.reason;
+    if (reason !== undefined) throw new EggError("usage", `--only: ${unknown} cannot be measured here: ${reason}.`);
+    throw new EggError("usage", `--only: found ${JSON.stringify(unknown ?? only)}, allowed ${choices(ids, unknown ?? "").join(", ")}.`, {
+      hint: "An id or its beginning up to a /; several with commas between them.",
     });
   }
-  const chosen = sections.map((section) => ({ ...section, items: section.items.filter(({ id }) => wanted.some((word) => begins(id, word))) }));
+  const chosen = sections.map((section) => ({ ...section, items: section.items.filter(({ id }) => words.some((word) => begins(id, word))) }));
   return chosen.filter(({ items }) => items.length > 0);
+}
+
+/** What may stand where a word begins to be wrong. */
+function choices(ids: readonly string[], word: string): string[] {
+  const parts = word.split("/");
+  const next = (prefix: string): string[] => [...new Set(ids.filter((id) => id.startsWith(prefix)).map((id) => prefix + id.slice(prefix.length).split("/")[0]!))];
+  const found = parts.map((_, i) => next(parts.slice(0, i).map((part) => `${part}/`).join(""))).findLast((each) => each.length > 0)!;
+  return found.length === 1 && !ids.includes(found[0]!) ? choices(ids, `${found[0]!}/`) : found;
 }
 
 /** The peak as results of its own, so that two machines can be compared. */
@@ -258,11 +278,11 @@ async function runStep(argv: string[]): Promise<void> {
       // The mean, not the best: this is what a run comes to.
       return { ...rest, rates: { median, p98: first!.rate, spread, samples }, perCpuSecond: null, macs };
     } }] };
-    const { results, peak, peaks, steady } = await measureSections([section], context, windows, false, listenerOn(terminal));
+    const { results, peak, peaks, disturbances } = await measureSections([section], context, windows, false, listenerOn(terminal));
     terminal.draw("");
     const { report: step, results: raw } = training!;
     const whole = { ...raw[0]!, ratio: results[0]!.ratio };
-    const report: Report = { ...common, peak, steady, results: [...peakResults(context, peaks), whole, ...raw.slice(1)], step };
+    const report: Report = { ...common, peak, disturbances, results: [...peakResults(context, peaks), whole, ...raw.slice(1)], step };
     writeOut(values.json ? summaryJson(report) : stepText(report, whole));
   } finally {
     corpus.close();
@@ -271,17 +291,17 @@ async function runStep(argv: string[]): Promise<void> {
 
 function stepText(report: Report, whole: Result): string {
   const { step, threads } = report;
-  const { hidden, layers, members, sequence } = whole.parameters;
+  const config = Object.entries(whole.parameters).map(([name, value]) => `${name === "members" ? "population" : name.replaceAll("_", " ")} ${value}`).join(", ");
   const shares = Object.entries(step!.shares).filter(([, share]) => share > 0).map(([phase, share]) => `${phase} ${percent(share)}`).join(", ");
   const rows = [
-    ["config", `hidden ${hidden}, layers ${layers}, population ${members}, sequence ${sequence}`],
-    ["speed", `${formatCount(whole.rate)} member-tokens/s over ${step!.steps} steps; median ${formatCount(whole.median)}, spread ${percent(whole.spread)}`],
+    ["config", config],
+    ["speed", `${formatCount(whole.rate)} member-tokens/s over ${step!.steps} steps; median ${formatCount(whole.median)}, spread ${known(whole.spread)}`],
     ["", `${formatCount(step!.steps_per_second)} steps/s, ${formatCount(step!.data_tokens_per_second)} tokens of data/s`],
-    ["ratio", `${percent(whole.ratio)} of the peak of ${threads} ${threads === 1 ? "thread" : "threads"}, counting the matrices' multiply-adds only`],
+    ["ratio", whole.ratio === null ? "none: this model has no matrices to count" : `${percent(whole.ratio)} of the peak of ${threads} ${threads === 1 ? "thread" : "threads"}, counting the matrices' multiply-adds only`],
     ["time", shares],
     ["memory", `${formatBytes(step!.planned_bytes)} planned, ${formatBytes(step!.peak_rss_bytes)} at most in use, the program itself included`],
   ];
-  return `${heading(report)}${rows.map(([label, value]) => `${label!.padEnd(9)}${value}\n`).join("")}`;
+  return `${heading(report)}${rows.map(([label, value]) => `${label!.padEnd(9)}${value}\n`).join("")}\n${legend("step")}`;
 }
 
 function runCompare(argv: string[]): void {
@@ -289,5 +309,5 @@ function runCompare(argv: string[]): void {
   const comparison = compareReports(readReport(values.first), readReport(values.second));
   const terminal = createTerminal({ quiet: false });
   for (const warning of comparison.warnings) terminal.warn(warning);
-  writeOut(values.json ? summaryJson(comparison) : comparisonTable(comparison, [values.first, values.second], colorsFor(1)));
+  writeOut(values.json ? summaryJson(comparison) : `${comparisonTable(comparison, [values.first, values.second], colorsFor(1))}\n${legend("compare")}`);
 }
