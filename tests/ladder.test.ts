@@ -1,7 +1,7 @@
 // `egg bench ladder` and `egg bench float` in their smallest form: every level is there or says why not, runs the code it names, and
 // is right; every output can be read back. Not how fast anything is. Read next: src/bench/levels.ts, kernels/float/ladder.zig.
 import { describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { attentions, describeRan, lanesOf, products, type Level, type Workload } from "../src/bench/levels.ts";
 import { attentionRows, deviation, operand, productRows } from "../src/bench/reference.ts";
@@ -11,7 +11,7 @@ import { openBlas } from "../src/native/blas.ts";
 import { plainLevels, runLevel, type PlainLevel } from "../src/native/ladder.ts";
 import { machine, openContext } from "../src/native/machine.ts";
 import { failure } from "./failure.ts";
-import { freshFolder, run } from "./program.ts";
+import { freshFolder, root, run } from "./program.ts";
 import { expectWellFormed } from "./xml.ts";
 
 const folder = freshFolder("ladder");
@@ -117,6 +117,24 @@ test("a BLAS that cannot be loaded, and runs that would take too long, are told 
   expect(results.map(({ id }: any) => id)).not.toContain("gemm/4/blas");
   expect(unavailable.filter(({ id }: any) => !id.startsWith("gemm/"))).toEqual([]); // nobody asked for them
 }, 20_000);
+
+test("a run that would take too long is not begun, also where no smaller one was measured", () => {
+  const { code, out } = run([...quick.slice(0, 2), "--longest", "0.001", "--only", "gemm/2048/naive", "--json", "-"], { cwd: folder });
+  expect(code).toBe(0);
+  expect(JSON.parse(out).unavailable.map(({ id }: any) => id)).toEqual(["gemm/2048/naive"]);
+});
+
+test("a BLAS that cannot be told its threads is compared with all of them only", () => {
+  const [source, library] = [join(folder, "blas.c"), join(folder, "libblas.so")];
+  writeFileSync(source, "void cblas_sgemm(void) {}\n");
+  const installed = join(root, `node_modules/@zigc/${process.platform}-${process.arch}/bin/zig`);
+  expect(Bun.spawnSync([existsSync(installed) ? installed : "zig", "cc", "-shared", "-nostdlib", "-o", library, source]).exitCode).toBe(0);
+  const { code, out } = run(["bench", "float", "--quick", "--seconds", "0.002", "--threads", "2", "--only", "P7/blas/256", "--json"], { cwd: folder, env: { EGG_BLAS: library } });
+  expect(code).toBe(0);
+  const { results, unavailable } = JSON.parse(out);
+  expect(results.map(({ id }: any) => id)).toEqual(["peak/1", "peak/all", "P7/blas/256/all"]);
+  expect(unavailable).toEqual([{ id: "P7/blas", reason: `${library} cannot be told to use one thread` }]);
+});
 
 describe("the guard", () => {
   const one = openContext(1);

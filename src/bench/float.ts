@@ -1,12 +1,12 @@
 // The benchmarks of `egg bench float`: matrix products against the machine's own library and against the peak of f32 and bf16,
 // attention against the peak, and what passes memory on against the measured bandwidth. The climb up to them: ladder.ts.
-import { openBlas } from "../native/blas.ts";
+import { openBlas, type Blas } from "../native/blas.ts";
 import { InstructionList, NativeArena, NativeProgram } from "../native/float.ts";
 import type { Operand, Values } from "../native/instructions.ts";
 import { machine, type Context } from "../native/machine.ts";
 import { operand } from "./reference.ts";
 import { sampleInTurn, timed, type Sampled, type Timed } from "./samples.ts";
-import type { Figure, Item, Section } from "./steady.ts";
+import type { Item, Section } from "./steady.ts";
 import { measure, type BenchShape, type Patience } from "./windows.ts";
 
 export interface FloatOptions {
@@ -39,10 +39,13 @@ export function floatSections(options: FloatOptions): { sections: Section[]; una
   const blas = openBlas();
   const shapes = [...squares, ...transformer];
   const unavailable = typeof blas === "string" ? [{ id: "P7/blas", reason: blas }] : [];
+  // A library with threads of its own choice is compared with all of egg's only.
+  const compared = typeof blas === "string" ? [] : counts(options).filter(({ context, all }) => blas.useThreads(context.threads) || all);
+  if (typeof blas !== "string" && compared.every(({ all }) => all)) unavailable.push({ id: "P7/blas", reason: `${blas.name} cannot be told to use one thread` });
   if (!hasBf16(options.all)) unavailable.push({ id: "P7/bf16", reason: "this CPU or tier has no bf16 products; bf16 is rounded to and computed in f32" });
   const sections: Section[] = [
     { name: "P7/f32", title: "P7: f32 matrix products, share of the measured peak", items: counts(options).flatMap((count) => shapes.map((shape) => peakItem(options, count, shape))) },
-    ...(typeof blas === "string" ? [] : [{ name: "P7/blas", title: "P7: the same by the machine's own library, and how many times as fast egg is", items: counts(options).flatMap((count) => shapes.map((shape) => blasItem(options, count, shape))) }]),
+    ...(typeof blas === "string" || compared.length === 0 ? [] : [{ name: "P7/blas", title: "P7: the same by the machine's own library, and how many times as fast egg is", items: compared.flatMap((count) => shapes.map((shape) => blasItem(options, blas, count, shape))) }]),
     ...(hasBf16(options.all) ? [{ name: "P7/bf16", title: "P7: bf16 matrix products, share of the measured bf16 peak", items: counts(options).flatMap((count) => squares.map((shape) => bf16Item(options, count, shape))) }] : []),
     { name: "P7/attention", title: "P7: attention, T 1024, heads of 64, share of the measured peak", items: counts(options).flatMap((count) => attention(options, count)) },
     { name: "P7/memory", title: "P7: elementwise operations and norms, share of the measured bandwidth", items: counts(options).flatMap((count) => memory(options, count)) },
@@ -124,11 +127,10 @@ function peakItem(options: FloatOptions, { context, all, suffix }: Count, shape:
 const sizesOf = ({ m, n, k }: Product): Record<string, number> => ({ m, n, k });
 
 /** Both take turns; the figure is the library's rate, the ratio is egg's to it. */
-function blasItem(options: FloatOptions, { context, all, suffix }: Count, shape: Product): Item {
+function blasItem(options: FloatOptions, blas: Blas, { context, all, suffix }: Count, shape: Product): Item {
   const id = `P7/blas/${shape.name}${suffix}`;
-  return { id, all, run: async (): Promise<Figure | null> => {
-    const blas = openBlas();
-    if (typeof blas === "string" || (!blas.useThreads(context.threads) && !all)) return null; // another number of threads
+  return { id, all, run: async () => {
+    blas.useThreads(context.threads);
     const { m, n, k } = shape;
     const [a, b, c] = [operand(m * k, 1), operand(k * n, 2), new Float32Array(m * n)];
     const bench = gemmBench(context, shape, "f32");

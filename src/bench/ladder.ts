@@ -22,6 +22,8 @@ export interface LadderOptions {
 
 /** Rows that are compared with f64, at most, so that the comparison does not take longer than the product. */
 const rows_compared = 8;
+/** From this size on a level's rate tells what a larger one takes; below, calls and loops cost as much as the work. */
+const telling = 64;
 /** A level further from f64 than this is wrong, not imprecise. */
 const most_wrong = 1e-3;
 
@@ -46,6 +48,19 @@ export function ladderSections(options: LadderOptions): { sections: Section[]; u
 }
 
 const lastRates = new WeakMap<Level, number>();
+
+/** About how fast a level is beyond `telling`: as at the size before, or as one run there. */
+function roughRate(level: Level): number {
+  const known = lastRates.get(level);
+  if (known !== undefined) return known;
+  const running = level.open(telling);
+  try {
+    return running.work / running.run(1);
+  } finally {
+    running.release();
+  }
+}
+
 const references = new WeakMap<Workload, { size: number; rows: number[]; width: number; expected: Float64Array[] }>();
 
 function itemOf(options: LadderOptions, workload: Workload, level: Level, size: number, unavailable: Unavailable): Item {
@@ -54,16 +69,16 @@ function itemOf(options: LadderOptions, workload: Workload, level: Level, size: 
     id,
     all: level.all,
     run: async () => {
+      const rate = size > telling ? roughRate(level) : Infinity;
       const running = level.open(size);
       try {
-        const known = lastRates.get(level);
-        const guess = known === undefined ? 0 : running.work / known;
+        const guess = running.work / rate;
         if (guess > options.longest) {
           unavailable.push({ id, reason: `one run would take about ${Math.ceil(guess)} s, allowed are ${options.longest} s (--longest)` });
           return null;
         }
         const [sampled] = sampleInTurn([running], options.seconds);
-        lastRates.set(level, sampled!.rates.median);
+        if (size >= telling) lastRates.set(level, sampled!.rates.median);
         const ran = running.ran();
         return figureOf(options, workload, level, size, { ...sampled!, ran, error: errorOf(workload, size, running.output()), parameters: running.parameters ?? {} });
       } finally {

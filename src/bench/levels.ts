@@ -126,7 +126,7 @@ function blasLevel(context: Context, open: (blas: Blas, size: number) => Omit<Ru
   if (typeof blas === "string") return { ...level, missing: blas, open: () => ladderError("blas", "a library", "nothing") };
   return {
     ...level,
-    title: blas.name,
+    title: blas.useThreads(context.threads) ? blas.name : `${blas.name}, threads of its choice`,
     missing: null,
     open: (size) => {
       blas.useThreads(context.threads);
