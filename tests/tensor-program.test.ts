@@ -118,6 +118,20 @@ describe("a captured step", () => {
     model.release();
   });
 
+  test("leaves an activation's slope to the product before it, where nothing else makes that gradient", () => {
+    const [v, w] = [1, 2].map((seed) => new Parameter(randn([8, 8], { seed }), [8, 8])) as [Parameter, Parameter];
+    const backward = (use: (h: Tensor) => Tensor): string[] => {
+      const program = capture({ x: { shape: [5, 8] } }, ({ x }) => use(F.linear(x, v, null, "gelu")).sum().backward());
+      const found = program.operations().filter(({ phase }) => phase === "backward").map(({ op }) => op);
+      program.release();
+      return found;
+    };
+    expect(backward((h) => F.linear(h, w))).not.toContain("binary");
+    expect(backward((h) => h.matmul(w))).not.toContain("binary");
+    for (const use of [(h: Tensor) => h.add(F.linear(h, w)), (h: Tensor) => F.linear(h, v).add(F.linear(h, w))]) expect(backward(use)).toContain("binary");
+    for (const parameter of [v, w]) parameter.release();
+  });
+
   test("takes less memory than all its results together", () => {
     const model = new Small();
     const program = capture({ x: { shape: [2, 9], dtype: "i32" } }, ({ x }) => {

@@ -170,6 +170,19 @@ describe("models", () => {
     check({ name: "linear", inputs: [[2, 3, 7], [5, 7], [5]], library: (x, w, b) => F.linear(x!, w!, b!, activation), reference: (x, w, b) => reference.linear(x!, w!, b!, 6, 5, 7, activation) });
     check({ name: "no bias", inputs: [[7], [5, 7]], library: (x, w) => F.linear(x!, w!, null, activation), reference: (x, w) => reference.linear(x!, w!, null, 1, 5, 7, activation) });
   });
+  test.each(["gelu", "tanh"] as const)("linear of what a linear with %s made, used once and twice", (activation) => {
+    const inputs = [[9, 7], [8, 7], [8], [8, 8]];
+    const chain = (x: F64, w: F64, b: F64, v: F64): [F64, F64] => {
+      const h = reference.linear(x, w, b, 9, 8, 7, activation);
+      return [h, reference.linear(h, v, null, 9, 8, 8, "none")];
+    };
+    check({ name: "once", inputs, library: (x, w, b, v) => F.linear(F.linear(x!, w!, b!, activation), v!), reference: (x, w, b, v) => chain(x!, w!, b!, v!)[1] });
+    const twice = (x: Tensor, w: Tensor, b: Tensor, v: Tensor): Tensor => {
+      const h = F.linear(x, w, b, activation);
+      return h.add(F.linear(h, v));
+    };
+    check({ name: "twice", inputs, library: (x, w, b, v) => twice(x!, w!, b!, v!), reference: (x, w, b, v) => (([h, y]) => y!.map((value, i) => value + h![i]!))(chain(x!, w!, b!, v!)) });
+  });
   test.each([[[3, 5]], [[1, 1]], [[2, 3, 17]], [[0, 4]]])("softmax and logSoftmax of %p", (shape) => {
     const width = shape.at(-1)!;
     check({ name: "softmax", inputs: [shape], library: (x) => x!.softmax(), reference: (x) => reference.softmax(x!, width) });

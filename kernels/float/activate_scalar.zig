@@ -34,7 +34,7 @@ fn put(to: *f32, value: f32, accumulate: u32) void {
 }
 
 /// act(x) and act'(x). The derivatives of gelu and silu are 1 or 0 far from 0, where their formulas would overflow.
-fn function(activation: ops.Activation, x: f32) [2]f32 {
+pub fn function(activation: ops.Activation, x: f32) [2]f32 {
     switch (activation) {
         .none => return .{ x, 1 },
         .relu => return .{ if (x > 0 or std.math.isNan(x)) x else 0, if (x > 0) 1 else if (x <= 0) 0 else x },

@@ -147,7 +147,7 @@ pub fn gridOf(args: *const ops.Gemm, lanes: u32) Grid {
     grid.shared_a = k > 0 and !as_it_lies and grid.n_tiles > 1 and batches *| m *| k <= 1 << 24;
     grid.shared_b = k > 0 and can_share and grid.m_tiles * batches / grid.b_matrices > 1;
     const c_keeps_sums = args.c_dtype == @intFromEnum(ops.Dtype.f32) and
-        (args.beta == 0 or (args.activation == 0 and !args.pre.present()));
+        (args.beta == 0 or args.addend.present() or (args.activation == 0 and !args.factor.present()));
     if (grid.parts == 1 and grid.part > grid.kc and !c_keeps_sums) {
         grid.aside = true;
         grid.mt = @min(grid.mt, 256);
@@ -203,7 +203,8 @@ pub fn gemm(args: *ops.Gemm, link: *ops.Link) ops.Error!ops.Plan {
     if (b_dtype == .i32) return link.fail(error.BadArgument, "b_dtype: f32, bf16 or i8", .{});
     const c_dtype = try float(link, args.c_dtype, "c_dtype");
     const compute = try float(link, args.compute, "compute");
-    _ = try link.choice(ops.Activation, args.activation, "activation");
+    const activation = try link.choice(ops.Activation, args.activation, "activation");
+    if (activation == .none and args.slope.present()) return link.fail(error.BadArgument, "slope: without an activation", .{});
     if (args.m > 1 and args.ldc < args.n) return link.fail(error.BadShape, "c: row stride {d}, rows of {d}", .{ args.ldc, args.n });
     if ((args.outer > 1 and args.c_outer == 0) or (args.inner > 1 and args.c_inner == 0)) return link.fail(error.BadArgument, "c: batches on one another", .{});
     if (b_dtype == .i8) {
@@ -222,7 +223,10 @@ pub fn gemm(args: *ops.Gemm, link: *ops.Link) ops.Error!ops.Plan {
     const c_sizes = batch ++ [2]u32{ m, n };
     const c_strides = [_]u32{ args.c_outer, args.c_inner, args.ldc, 1 };
     try link.strided(&args.c, &c_sizes, &c_strides, c_dtype, "c");
-    if (args.pre.present()) try link.strided(&args.pre, &c_sizes, &c_strides, c_dtype, "pre");
+    inline for (.{ "slope", "factor", "addend" }) |name| {
+        if (@field(args, name).present()) try link.strided(&@field(args, name), &c_sizes, &c_strides, c_dtype, name);
+    }
+    if (args.addend.at == args.c.at) args.addend = .{};
     try link.optional(&args.bias, &.{n}, .f32, "bias");
     const batches = @as(u64, args.outer) * args.inner;
     if (m == 0 or n == 0 or batches == 0) return .{ .tiles = .{ 0, 0, 0 } };

@@ -1,4 +1,4 @@
-// What happens to the sums of a matrix product on their way into C: earlier blocks of k, bias, activation, beta, bf16.
+// What happens to the sums of a matrix product on their way into C: earlier blocks of k, bias, activation, factor, beta, bf16.
 // Not the sums: gemm_vector.zig, gemm_few.zig. Read next: ops.zig (the formula).
 const std = @import("std");
 const ops = @import("ops.zig");
@@ -29,50 +29,77 @@ pub fn Finish(comptime lanes: comptime_int) type {
             first: bool,
             last: bool,
 
-            /// Sums are written, or added to what is there (C itself, once), and what else comes is a bias and an activation.
+            /// Sums are written, or added to what is there (C itself, once), and what else comes is for `finish`.
             pub fn simple(sums: *const Sums) bool {
                 if (!sums.in_c) return !sums.last;
-                const beta = sums.args.beta;
-                if (beta != 0 and !sums.plain()) return false;
-                if (sums.first and beta != 0 and beta != 1) return false;
-                return !(sums.args.pre.present() and sums.args.activation == 0);
+                return !sums.keepsC() or (sums.plain() and (!sums.first or sums.args.beta == 1));
             }
-            /// The last block brings a bias or an activation.
+            /// The last block brings more than sums.
             pub fn finishes(sums: *const Sums) bool {
-                return sums.last and (sums.args.bias.present() or sums.args.activation != 0);
+                return sums.last and (sums.args.bias.present() or sums.args.addend.present() or !sums.plain());
             }
-            /// Where an element of the tile goes before the activation.
-            pub fn finished(sums: *const Sums, i: usize, col: usize) [*]f32 {
-                const args = sums.args;
-                const ref = if (args.pre.present()) args.pre else args.c;
-                return ref.f32s() + sums.offset / 4 + (sums.row + i) * args.ldc + sums.col + col;
+            /// What lies as C does, at an element of the tile.
+            pub fn place(sums: *const Sums, ref: ops.Ref, i: usize, col: usize) [*]f32 {
+                return ref.f32s() + sums.offset / 4 + (sums.row + i) * sums.args.ldc + sums.col + col;
             }
             pub fn biasOf(sums: *const Sums, col: usize) ?[*]const f32 {
                 return if (sums.args.bias.present()) sums.args.bias.f32s() + sums.col + col else null;
             }
             /// The first block adds beta * C, where nothing comes between the two.
             pub fn adds(sums: *const Sums) bool {
-                return sums.in_c and sums.args.beta != 0;
+                return sums.in_c and sums.keepsC() and sums.plain();
+            }
+            fn keepsC(sums: *const Sums) bool {
+                return sums.args.beta != 0 and !sums.args.addend.present();
             }
             fn plain(sums: *const Sums) bool {
-                return sums.args.activation == 0 and !sums.args.pre.present();
+                return sums.args.activation == 0 and !sums.args.factor.present();
             }
         };
 
-        /// to = act(from), a register tile that has just been written.
-        pub fn activate(comptime vectors: comptime_int, args: *const ops.Gemm, to: [*]f32, from: [*]const f32, stride: usize, rows: usize) void {
+        /// Activation, factor and addend of a register tile whose sums, with the bias, have just been written to C.
+        pub fn finish(sums: *const Sums, i: usize, col: usize, rows: usize, width: usize) void {
+            const args = sums.args;
             switch (@as(ops.Activation, @enumFromInt(args.activation))) {
                 .none => {},
-                inline else => |activation| activateRows(activation, vectors, to, from, stride, rows),
+                inline else => |activation| if (args.slope.present()) activate(activation, true, sums, i, col, rows, width) else activate(activation, false, sums, i, col, rows, width),
+            }
+            if (args.factor.present()) combine(.multiply, sums, i, col, rows, width);
+            if (args.addend.present() and args.beta != 0) combine(.add, sums, i, col, rows, width);
+        }
+
+        noinline fn activate(comptime activation: ops.Activation, comptime with_slope: bool, sums: *const Sums, i: usize, col: usize, rows: usize, width: usize) void {
+            @setRuntimeSafety(false);
+            const to = sums.place(sums.args.c, i, col);
+            const slope = if (with_slope) sums.place(sums.args.slope, i, col) else {};
+            const stride = sums.args.ldc;
+            for (0..rows) |r| {
+                var at = r * stride;
+                const end = at + width;
+                while (at < end) : (at += lanes) {
+                    const x = some(f32, lanes, to + at, lanes);
+                    if (with_slope) {
+                        const y, const change = activations.both(activation, x);
+                        store(to + at, y, lanes);
+                        store(slope + at, change, lanes);
+                    } else store(to + at, activations.function(activation, x), lanes);
+                }
             }
         }
 
-        noinline fn activateRows(comptime activation: ops.Activation, comptime vectors: comptime_int, to: [*]f32, from: [*]const f32, stride: usize, rows: usize) void {
+        noinline fn combine(comptime how: enum { multiply, add }, sums: *const Sums, i: usize, col: usize, rows: usize, width: usize) void {
             @setRuntimeSafety(false);
-            for (0..rows) |i| {
-                inline for (0..vectors) |j| {
-                    const at = i * stride + j * lanes;
-                    store(to + at, activations.function(activation, some(f32, lanes, from + at, lanes)), lanes);
+            const to = sums.place(sums.args.c, i, col);
+            const from = sums.place(if (how == .multiply) sums.args.factor else sums.args.addend, i, col);
+            const beta: V = @splat(sums.args.beta);
+            const stride = sums.args.ldc;
+            for (0..rows) |r| {
+                var at = r * stride;
+                const end = at + width;
+                while (at < end) : (at += lanes) {
+                    const x = some(f32, lanes, to + at, lanes);
+                    const other = some(f32, lanes, from + at, lanes);
+                    store(to + at, if (how == .multiply) x * other else x + beta * other, lanes);
                 }
             }
         }
@@ -82,14 +109,14 @@ pub fn Finish(comptime lanes: comptime_int) type {
             @setRuntimeSafety(false);
             const args = sums.args;
             const to = sums.to + i * sums.stride + col;
-            const early = sums.in_c and sums.plain(); // beta * C comes with the first block
+            const early = sums.adds(); // beta * C comes with the first block
             var j: usize = 0;
             while (j < width) : (j += lanes) {
                 const count = @min(lanes, width - j);
                 var x = some(f32, lanes, values + j, lanes);
                 if (!sums.first) {
                     x += some(f32, lanes, to + j, count);
-                } else if (early and args.beta != 0) {
+                } else if (early) {
                     x += @as(V, @splat(args.beta)) * some(f32, lanes, to + j, count);
                 }
                 if (sums.last) {
@@ -119,25 +146,28 @@ pub fn Finish(comptime lanes: comptime_int) type {
             }
         }
 
-        /// act(x + bias) + beta * C for `count` elements of C from (i, j) on.
-        pub fn last(args: *const ops.Gemm, offset: usize, i: usize, j: usize, count: usize, sum: V, with_c: bool) void {
+        /// act(x + bias) * factor + beta * D for `count` elements of C from (i, j) on.
+        pub fn last(args: *const ops.Gemm, offset: usize, i: usize, j: usize, count: usize, sum: V, with_d: bool) void {
             @setRuntimeSafety(false);
             var x = sum;
             if (args.bias.present()) x += some(f32, lanes, args.bias.f32s() + j, count);
             const at = offset + (i * args.ldc + j) * plan.bytesOf(args.c_dtype);
-            if (args.pre.present()) write(args, args.pre.at + at, x, count);
             switch (@as(ops.Activation, @enumFromInt(args.activation))) {
                 .none => {},
-                inline else => |activation| x = activations.function(activation, x),
+                inline else => |activation| {
+                    const value, const slope = activations.both(activation, x);
+                    if (args.slope.present()) write(args, args.slope.at + at, slope, count);
+                    x = value;
+                },
             }
-            if (with_c and args.beta != 0) {
-                const c: V = if (args.c_dtype == @intFromEnum(ops.Dtype.bf16))
-                    @bitCast(@as(@Vector(lanes, u32), some(u16, lanes, @ptrFromInt(args.c.at + at), count)) << @splat(16))
-                else
-                    some(f32, lanes, @ptrFromInt(args.c.at + at), count);
-                x += @as(V, @splat(args.beta)) * c;
-            }
+            if (args.factor.present()) x *= read(args, args.factor.at + at, count);
+            if (with_d and args.beta != 0) x += @as(V, @splat(args.beta)) * read(args, args.addendOrC() + at, count);
             write(args, args.c.at + at, x, count);
+        }
+
+        fn read(args: *const ops.Gemm, address: usize, count: usize) V {
+            if (args.c_dtype != @intFromEnum(ops.Dtype.bf16)) return some(f32, lanes, @ptrFromInt(address), count);
+            return @bitCast(@as(@Vector(lanes, u32), some(u16, lanes, @ptrFromInt(address), count)) << @splat(16));
         }
 
         fn write(args: *const ops.Gemm, address: usize, x: V, count: usize) void {

@@ -3,6 +3,7 @@
 const std = @import("std");
 const ops = @import("ops.zig");
 const plan = @import("gemm.zig");
+const activated = @import("activate_scalar.zig").function;
 
 const Bytes = [*]align(64) u8;
 
@@ -24,26 +25,12 @@ pub fn gemm(args: *const ops.Gemm, _: u32, tile: u32, _: Bytes, _: Bytes) void {
         var x = args.alpha * sum;
         if (args.bias.present()) x += args.bias.f32s()[j];
         const at_c = i * args.ldc + j;
-        if (args.pre.present()) write(args.pre.at + at.c, args.c_dtype, at_c, x);
-        var y = activated(@enumFromInt(args.activation), x);
-        if (args.beta != 0) y += args.beta * read(args.c.at + at.c, args.c_dtype, at_c);
+        var y, const slope = activated(@enumFromInt(args.activation), x);
+        if (args.slope.present()) write(args.slope.at + at.c, args.c_dtype, at_c, slope);
+        if (args.factor.present()) y *= read(args.factor.at + at.c, args.c_dtype, at_c);
+        if (args.beta != 0) y += args.beta * read(args.addendOrC() + at.c, args.c_dtype, at_c);
         write(args.c.at + at.c, args.c_dtype, at_c, y);
     }
-}
-
-fn activated(activation: ops.Activation, x: f32) f32 {
-    return switch (activation) {
-        .none => x,
-        .relu => if (x < 0) 0 else x, // NaN stays
-        .gelu => x * sigmoid(2 * 0.7978845608028654 * (x + 0.044715 * x * x * x)), // 0.5 (1 + tanh z) = sigmoid(2 z)
-        .silu => x * sigmoid(x),
-        .sigmoid => sigmoid(x),
-        .tanh => std.math.tanh(x),
-    };
-}
-
-fn sigmoid(x: f32) f32 {
-    return 1 / (1 + @exp(-x));
 }
 
 /// Rounds to nearest even; NaN stays NaN.

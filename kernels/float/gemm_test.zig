@@ -21,7 +21,9 @@ const Options = struct {
     compute: Dtype = .f32,
     activation: ops.Activation = .none,
     bias: bool = false,
-    pre: bool = false,
+    slope: bool = false,
+    factor: bool = false,
+    addend: bool = false,
     alpha: f32 = 1,
     beta: f32 = 0,
     pad: u32 = 3,
@@ -56,18 +58,25 @@ fn get(memory: trial.Memory, dtype: Dtype, ref: ops.Ref, at: usize) f32 {
     };
 }
 
-fn activate(activation: ops.Activation, x: f64) f64 {
+/// act(x) and act'(x).
+fn activate(activation: ops.Activation, x: f64) [2]f64 {
+    const s = 1 / (1 + @exp(-x));
+    const t = std.math.tanh(x);
     return switch (activation) {
-        .none => x,
-        .relu => @max(x, 0),
-        .gelu => 0.5 * x * (1 + std.math.tanh(@sqrt(2.0 / std.math.pi) * (x + 0.044715 * x * x * x))),
-        .silu => x / (1 + @exp(-x)),
-        .sigmoid => 1 / (1 + @exp(-x)),
-        .tanh => std.math.tanh(x),
+        .none => .{ x, 1 },
+        .relu => .{ @max(x, 0), if (x > 0) 1 else 0 },
+        .gelu => {
+            const c = @sqrt(2.0 / std.math.pi);
+            const u = std.math.tanh(c * (x + 0.044715 * x * x * x));
+            return .{ 0.5 * x * (1 + u), 0.5 * (1 + u) + 0.5 * x * (1 - u * u) * c * (1 + 3 * 0.044715 * x * x) };
+        },
+        .silu => .{ x * s, s + x * s * (1 - s) },
+        .sigmoid => .{ s, s * (1 - s) },
+        .tanh => .{ t, 1 - t * t },
     };
 }
 
-/// Runs one product on every tier and compares every element of C and `pre`, and what lies around them.
+/// Runs one product on every tier and compares every element of C and `slope`, and what lies around them.
 fn check(m: u32, n: u32, k: u32, o: Options) !void {
     const lda = (if (o.ta) m else k) + o.pad;
     const ldb = (if (o.tb) k else n) + o.pad;
@@ -76,7 +85,7 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
     const a_size = (if (o.ta) k else m) * lda;
     const b_size = (if (o.tb) n else k) * ldb;
     const c_size = m * ldc;
-    var memory = try trial.Memory.init((@as(usize, a_size + b_size + 2 * c_size) * batches + 2 * n) * 4 + 4096);
+    var memory = try trial.Memory.init((@as(usize, a_size + b_size + 4 * c_size) * batches + 2 * n) * 4 + 4096);
     defer memory.deinit();
     var prng = std.Random.DefaultPrng.init(m *% 1000003 +% n *% 1009 +% k);
     const random = prng.random();
@@ -84,7 +93,9 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
     args.a = put(&memory, o.a, random, @as(usize, a_size) * batches);
     args.b = put(&memory, o.b, random, @as(usize, b_size) * batches);
     args.c = memory.reserve(u32, @as(usize, c_size) * batches);
-    if (o.pre) args.pre = memory.reserve(u32, @as(usize, c_size) * batches);
+    if (o.slope) args.slope = memory.reserve(u32, @as(usize, c_size) * batches);
+    if (o.factor) args.factor = put(&memory, o.c, random, @as(usize, c_size) * batches);
+    if (o.addend) args.addend = put(&memory, o.c, random, @as(usize, c_size) * batches);
     if (o.bias) args.bias = memory.normal(random, n);
     if (o.b == .i8) {
         args.scales = memory.normal(random, n);
@@ -113,7 +124,7 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
     args.activation = @intFromEnum(o.activation);
     args.alpha = o.alpha;
     args.beta = o.beta;
-    if (o.beta != 0) {
+    if (o.beta != 0 and !o.addend) {
         // Only what lies in C: the gaps stay NaN.
         for (0..batches * m) |row| for (0..n) |j| {
             const x = random.floatNorm(f32);
@@ -122,8 +133,8 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
     }
     const expected = try gpa.alloc(f64, @as(usize, batches) * m * n);
     defer gpa.free(expected);
-    const before = try gpa.alloc(f64, expected.len);
-    defer gpa.free(before);
+    const slopes = try gpa.alloc(f64, expected.len);
+    defer gpa.free(slopes);
     var at: usize = 0;
     for (0..o.outer) |outer| for (0..o.inner) |inner| for (0..m) |i| for (0..n) |j| {
         const a0 = outer * args.a_outer + inner * args.a_inner;
@@ -141,14 +152,15 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
         sum *= o.alpha;
         if (o.b == .i8) sum *= get(memory, .f32, args.scales, j);
         if (o.bias) sum += get(memory, .f32, args.bias, j);
-        before[at] = sum;
-        sum = activate(o.activation, sum);
-        if (o.beta != 0) sum += o.beta * @as(f64, get(memory, o.c, args.c, outer * args.c_outer + inner * args.c_inner + i * ldc + j));
+        sum, slopes[at] = activate(o.activation, sum);
+        const at_c = outer * args.c_outer + inner * args.c_inner + i * ldc + j;
+        if (o.factor) sum *= get(memory, o.c, args.factor, at_c);
+        if (o.beta != 0) sum += o.beta * @as(f64, get(memory, o.c, if (o.addend) args.addend else args.c, at_c));
         expected[at] = sum;
         at += 1;
     };
     const scale = (if (o.b == .i8) @as(f64, 3) else 1) * @sqrt(@as(f64, @floatFromInt(k + 1))) * @abs(o.alpha) + 1;
-    const bound = scale * (if (o.c == .bf16) @as(f64, 0.01) else 1e-5);
+    const bound = (if (o.factor) @as(f64, 5) else 1) * scale * (if (o.c == .bf16) @as(f64, 0.01) else 1e-5);
     var buffer: [9]*const ops.Table = undefined;
     for (tables(&buffer)) |table| {
         var fresh = try memory.copy();
@@ -156,7 +168,7 @@ fn check(m: u32, n: u32, k: u32, o: Options) !void {
         @memcpy(fresh.bytes, memory.bytes);
         try trial.run(.gemm, args, fresh, table, 7);
         errdefer std.debug.print("m {d} n {d} k {d} lanes {d} {any}\n", .{ m, n, k, table.lanes, o });
-        for ([_]ops.Ref{ args.c, args.pre }, [_][]f64{ expected, before }) |ref, wanted| {
+        for ([_]ops.Ref{ args.c, args.slope }, [_][]f64{ expected, slopes }) |ref, wanted| {
             if (!ref.present()) continue;
             for (0..batches * m) |row| {
                 for (0..n) |j| {
@@ -213,16 +225,16 @@ test "gemm: blocks and parts of k, several tiles, without padding" {
     for ([_]Dtype{ .f32, .bf16 }) |compute| try check(70, 401, 2500, .{ .ta = true, .compute = compute });
 }
 
-test "gemm: alpha, beta, bias, activations and what they were given" {
+test "gemm: alpha, beta, bias, activations with slopes, factors, addends" {
     for ([_]u32{ 3, 21 }) |m| {
         for ([_]u32{ 40, 700 }) |k| {
             for ([_]f32{ 0, 1, -0.5 }) |beta| {
                 for (std.enums.values(ops.Activation)) |activation| {
-                    for ([_]bool{ false, true }) |bias| {
-                        for ([_]bool{ false, true }) |pre| {
-                            for ([_]Dtype{ .f32, .bf16 }) |c| {
-                                try check(m, 50, k, .{ .tb = true, .alpha = 0.25, .beta = beta, .activation = activation, .bias = bias, .pre = pre, .c = c });
-                            }
+                    for (0..8) |bits| {
+                        const slope = bits & 1 != 0 and activation != .none;
+                        const bias = (bits + @intFromEnum(activation)) % 3 != 0;
+                        for ([_]Dtype{ .f32, .bf16 }) |c| {
+                            try check(m, 50, k, .{ .tb = true, .alpha = 0.25, .beta = beta, .activation = activation, .bias = bias, .slope = slope, .factor = bits & 2 != 0, .addend = bits & 4 != 0, .c = c });
                         }
                     }
                 }
@@ -231,7 +243,9 @@ test "gemm: alpha, beta, bias, activations and what they were given" {
     }
     try check(21, 50, 0, .{ .beta = 2, .bias = true, .activation = .relu });
     try check(2, 50, 0, .{ .beta = 2, .bias = true, .activation = .relu });
-    try check(21, 20, 4096, .{ .beta = 2, .bias = true, .pre = true, .activation = .silu });
+    try check(21, 20, 4096, .{ .beta = 2, .bias = true, .slope = true, .activation = .silu, .factor = true, .addend = true });
+    // Whole register tiles, blocks of k.
+    for ([_]Options{ .{ .factor = true }, .{ .addend = true, .beta = 1 }, .{ .activation = .gelu, .slope = true, .bias = true } }) |o| try check(48, 96, 800, o);
 }
 
 test "gemm: bf16 operands and products in bf16, every layout" {
@@ -330,7 +344,7 @@ test "gemm: NaN and infinity go through to their rows and columns only" {
                         } else if (j == 36) {
                             try std.testing.expectEqual(if (activation == .sigmoid or activation == .tanh) 1 else std.math.inf(f32), x);
                         } else {
-                            try std.testing.expectApproxEqRel(@as(f32, @floatCast(activate(activation, k))), x, 1e-6);
+                            try std.testing.expectApproxEqRel(@as(f32, @floatCast(activate(activation, k)[0])), x, 1e-6);
                         }
                     };
                 }
@@ -406,6 +420,8 @@ test "gemm: operands past the arena, overlapping rows and unknown flags are refu
         .{ "a_dtype", error.BadArgument, 2 },
         .{ "compute", error.BadArgument, 3 },
         .{ "activation", error.BadArgument, 6 },
+        .{ "slope", error.BadArgument, good.c },
+        .{ "factor", error.BadShape, ops.Ref{ .arena = 1, .at = (1 << 12) - 12 } },
         .{ "b", error.BadArgument, ops.Ref{} },
     };
     inline for (bad) |case| {

@@ -333,7 +333,12 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             const whole = height == rows and width == vectors * lanes;
             if (whole) {
                 prefetchTile(rows, vectors, to, stride);
-                if (sums.finishes() and sums.args.pre.present() and sums.simple()) prefetchTile(rows, vectors, sums.finished(row, col), stride);
+                if (sums.last and sums.in_c) {
+                    inline for (.{ "slope", "factor", "addend" }) |name| {
+                        const ref = @field(sums.args, name);
+                        if (ref.present()) prefetchTile(rows, vectors, sums.place(ref, row, col), stride);
+                    }
+                }
             }
             var acc: [rows][vectors]V = @splat(@splat(@splat(0)));
             // Rows past the last repeat it.
@@ -372,7 +377,6 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
                     }
                     return;
                 }
-                const out = sums.finished(row, col);
                 const bias = sums.biasOf(col);
                 var shift: [vectors]V = @splat(@splat(0));
                 if (bias) |from| {
@@ -381,10 +385,10 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
                 inline for (0..rows) |i| {
                     inline for (0..vectors) |j| {
                         const x = if (adds) @mulAdd(V, alpha, acc[i][j], load(to + i * stride + j * lanes)) else alpha * acc[i][j];
-                        store(out + i * stride + j * lanes, x + shift[j]);
+                        store(to + i * stride + j * lanes, x + shift[j]);
                     }
                 }
-                return Finish(lanes).activate(vectors, sums.args, to, out, stride, rows);
+                return Finish(lanes).finish(sums, row, col, rows, vectors * lanes);
             }
             var values: [rows][vectors * lanes]f32 align(64) = undefined;
             inline for (0..rows) |i| {

@@ -56,6 +56,9 @@ const slots: readonly (readonly Slot[])[] = Object.values<Record<string, Field>>
 });
 const op_numbers = new Map<string, number>(enums.Op.map((name, i) => [name, i]));
 
+/** An operation and what it is told. */
+export interface Instruction { readonly op: OpName; readonly values: Values<OpName> }
+
 /** A list of instructions in the library's form. Grows as needed and can be used again after `clear`. */
 export class InstructionList {
   /** Each instruction's operands, where they are placed later (`resolve`). */
@@ -64,6 +67,7 @@ export class InstructionList {
   readonly #deferred: boolean;
   #view = new DataView(new ArrayBuffer(64 * instruction_bytes));
   #bytes = new Uint8Array(this.#view.buffer);
+  #last: Instruction | null = null;
   count = 0;
 
   /** @param deferred operands get their places after the last `add`; then `resolve` writes them */
@@ -73,6 +77,23 @@ export class InstructionList {
 
   clear(): void {
     this.count = 0;
+    this.#last = null;
+  }
+
+  /** What was added last. */
+  get last(): Instruction | null {
+    return this.#last;
+  }
+
+  /** Gives the last instruction an operand that it was added without. */
+  amend(field: string, operand: Operand): void {
+    const { op, values } = this.#last!;
+    const place = (this.count - 1) * instruction_bytes + slots[op_numbers.get(op)!]!.find(({ name }) => name === field)!.at;
+    if (this.#deferred) {
+      this.operands.at(-1)!.push(operand);
+      this.#places.at(-1)!.push(place);
+    } else setOperand(this.#view, place, operand);
+    this.#last = { op, values: { ...values, [field]: operand } };
   }
 
   /** The instructions as bytes; good until the next `add`. */
@@ -119,6 +140,7 @@ export class InstructionList {
       this.operands.push(operands);
       this.#places.push(places);
     }
+    this.#last = { op, values };
     this.count++;
   }
 

@@ -1,7 +1,7 @@
 // Where instructions go: into a queue that is run when a value is read (eager), or into the list of a program that is being
 // captured. Also threads, scopes of memory, and names for profiles. Not operations (ops.ts). Read next: memory.ts, tape.ts.
 import { EggError } from "../errors.ts";
-import { InstructionList, runInstructions, workspaceBytes } from "../native/float.ts";
+import { InstructionList, runInstructions, workspaceBytes, type Instruction } from "../native/float.ts";
 import type { OpName, Values } from "../native/instructions.ts";
 import { openContext, type Context, type TierName } from "../native/machine.ts";
 import { Buffer, holdings, Pool, type Holding } from "./memory.ts";
@@ -93,11 +93,21 @@ function hurry(): void {
   waiting?.action();
 }
 
-/** Appends an instruction (kernels/float/ops.zig says what it does). */
+/** Whether an instruction multiplies, in its place, the whole of what a product has just written: the product can do it on the way. */
+function multiplies(last: Instruction | null, next: Instruction): boolean {
+  if (last?.op !== "gemm" || next.op !== "binary") return false;
+  const { c, m, n, ldc, outer, inner, beta, factor, c_dtype } = last.values as Values<"gemm">;
+  const { operation, broadcast, a, y, rows, cols, alpha, accumulate } = next.values as Values<"binary">;
+  const whole = m * n === rows * cols && ldc === n && outer * inner === 1 && c_dtype === "f32";
+  return a === c && y === c && whole && beta === 0 && factor === undefined && operation === "multiply" && broadcast === "same" && alpha === 1 && accumulate !== true;
+}
+
+/** Appends an instruction (kernels/float/ops.zig says what it does), or lets the last one do its work. */
 export function emit<O extends OpName>(op: O, values: Values<O>): void {
   if (delayed !== null) hurry();
   const list = recorder === null ? queue : recorder.list;
-  list.add(op, values, tag());
+  if (multiplies(list.last, { op, values })) list.amend("factor", (values as Values<"binary">).b!);
+  else list.add(op, values, tag());
   if (recorder === null && queue.count >= queue_max) flush();
 }
 

@@ -62,17 +62,18 @@ export const matmul: Operation<Multiplying> = {
     const [a, b] = [matrix(step.inputs[0]!, step.at(0)), matrix(step.inputs[1]!, step.at(1))];
     const dy: Matrix = { at: step.dy, dtype: "f32", cols: n };
     const all = { batch: product(batch), compute };
-    if (step.needs(0)) {
-      const { at, accumulate } = step.into(0);
-      // d op(a) = dy op(b)^T, (m, k); where a is transposed, its transpose op(b) dy^T, (k, m)
-      if (ta) emitGemm(b, dy, at, { m: k, n: m, k: n, ta: tb, tb: true, beta: accumulate ? 1 : 0, ...all });
-      else emitGemm(dy, b, at, { m, n: k, k: n, ta: false, tb: !tb, beta: accumulate ? 1 : 0, ...all });
-    }
+    // a's at last: where an activation made a, what follows multiplies this by its slope (device.ts: multiplies).
     if (step.needs(1)) {
       const { at, accumulate } = step.into(1);
       // d op(b) = op(a)^T dy, (k, n); where b is transposed, dy^T op(a), (n, k)
       if (tb) emitGemm(dy, a, at, { m: n, n: k, k: m, ta: true, tb: ta, beta: accumulate ? 1 : 0, ...all });
       else emitGemm(a, dy, at, { m: k, n, k: m, ta: !ta, tb: false, beta: accumulate ? 1 : 0, ...all });
+    }
+    if (step.needs(0)) {
+      const { at, accumulate } = step.into(0);
+      // d op(a) = dy op(b)^T, (m, k); where a is transposed, its transpose op(b) dy^T, (k, m)
+      if (ta) emitGemm(b, dy, at, { m: k, n: m, k: n, ta: tb, tb: true, beta: accumulate ? 1 : 0, ...all });
+      else emitGemm(dy, b, at, { m, n: k, k: n, ta: false, tb: !tb, beta: accumulate ? 1 : 0, ...all });
     }
   },
 };
@@ -94,20 +95,14 @@ export const linear: Operation<Linear> = {
     const [x, w] = step.inputs as [Value, Value];
     const [n, k] = w.shape as [number, number];
     const { activation, compute } = step.attributes;
-    const pre = activation !== "none" && step.recording ? step.save("pre", step.output.bytes) : null;
+    const slope = activation !== "none" && step.recording ? step.save("slope", step.output.bytes) : null;
     emitGemm(matrix(x, step.at(0)), matrix(w, step.at(1)), step.y, {
-      m: product(x.shape.slice(0, -1)), n, k, tb: true, bias: step.inputs.length === 3 ? step.at(2) : null, pre, activation, compute,
+      m: product(x.shape.slice(0, -1)), n, k, tb: true, bias: step.inputs.length === 3 ? step.at(2) : null, slope, activation, compute,
     });
   },
   backward(step) {
-    const { activation } = step.attributes;
-    if (activation === "none") return linearBackward(step, step.dy);
-    const [n] = step.inputs[1]!.shape as [number];
-    const rows = product(step.inputs[0]!.shape.slice(0, -1));
-    step.temporary(step.output.bytes, (dpre) => {
-      emit("activate_backward", { x: step.saved("pre"), dy: step.dy, dx: dpre, rows, width: n, x_stride: n, up_stride: n, y_stride: n, activation });
-      linearBackward(step, dpre);
-    });
+    if (step.attributes.activation === "none") linearBackward(step, step.dy);
+    else step.multiplied(step.saved("slope"), (dpre) => linearBackward(step, dpre));
   },
 };
 
@@ -125,7 +120,7 @@ function linearBackward(step: Backward<Linear>, dy: Operand): void {
     const { at, accumulate } = step.into(1);
     emitGemm(gradient, matrix(x, step.at(0)), at, { m: n, n: k, k: m, ta: true, beta: accumulate ? 1 : 0, compute });
   }
-  if (step.needs(0)) {
+  if (step.needs(0)) { // at last, as in matmul
     const { at, accumulate } = step.into(0);
     emitGemm(gradient, matrix(w, step.at(1)), at, { m, n: k, k: n, beta: accumulate ? 1 : 0, compute });
   }

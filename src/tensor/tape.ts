@@ -129,6 +129,16 @@ export class Backward<A> {
     return temporary(bytes, use);
   }
 
+  /** `use` gets the gradient of the output times `factor`, element by element. It is overwritten where no other value's shares its memory. */
+  multiplied(factor: Operand, use: (gradient: Buffer) => void): void {
+    const into = (y: Buffer): void => {
+      emit("binary", { a: this.dy, b: factor, y, rows: 1, cols: this.output.numel, operation: "multiply", broadcast: "same", alpha: 1 });
+      use(y);
+    };
+    if (this.dy.users === 1) into(this.dy);
+    else this.temporary(this.dy.bytes, into);
+  }
+
   /** Where input `i`'s gradient goes, by the very next instruction, and whether that must add to what is there. Call only where `needs(i)`. */
   into(i: number): { at: Operand; accumulate: boolean } {
     return target(this.#gradients, this.inputs[i]!);
