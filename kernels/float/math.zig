@@ -113,18 +113,19 @@ pub inline fn sigmoidAndSlope(x: anytype) [2]@TypeOf(x) {
 }
 
 /// e^-x and 1 / (1 + e^-x) for activations, in half the steps of `sigmoid`: a few units in the last place, 0 below 2^-126.
+/// NaN may give a number: it comes out where the result is multiplied by x.
 pub inline fn logistic(x: anytype) [2]@TypeOf(x) {
     const V = @TypeOf(x);
-    // From 88.4 on e^-x is infinite, and the result 0.
+    const Bits = @Vector(Lanes(V), u32);
+    const ln2: f32 = std.math.ln2;
+    // At -128 ln 2 the remainder is 0, so that e^-x is infinite and the result 0; at 87 e^-x is not yet denormal.
     const below = @select(f32, x > all(V, 87), all(V, 87), x);
-    const within = @select(f32, below < all(V, -89), all(V, -89), below);
+    const within = @select(f32, below < all(V, -128 * ln2), all(V, -128 * ln2), below);
     const shifted = @mulAdd(V, within, all(V, -std.math.log2e), all(V, rounding));
-    const whole = shifted - all(V, rounding);
-    const r = @mulAdd(V, whole, all(V, -0x1.7f7d1cp-20), @mulAdd(V, whole, all(V, -0x1.62e4p-1), -within));
-    const tail = polynomial(r, &.{ 5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4 });
-    const value = @mulAdd(V, tail * r, r, all(V, 1) + r);
-    const I = @Vector(Lanes(V), i32);
-    const e = value * power(@as(I, @bitCast(shifted)) -% @as(I, @splat(@bitCast(rounding))));
+    const r = @mulAdd(V, shifted - all(V, rounding), all(V, -ln2), -within);
+    const value = polynomial(r, &.{ 1, 1, 4.9999993432e-1, 1.6666520400e-1, 4.1668390942e-2, 8.3687449641e-3, 1.3814527343e-3 });
+    // 2^n, by adding n to the exponent.
+    const e: V = @bitCast(@as(Bits, @bitCast(value)) +% (@as(Bits, @bitCast(shifted)) << @splat(23)));
     return .{ e, all(V, 1) / (all(V, 1) + e) };
 }
 
