@@ -4,7 +4,7 @@ const std = @import("std");
 const ops = @import("ops.zig");
 
 /// Elements of a tile, about: whole rows.
-const tile_elements = 1 << 13;
+const tile_elements = 1 << 15;
 
 fn step(width: u32) u64 {
     return @max(1, tile_elements / @max(1, width));
