@@ -11,6 +11,7 @@ import { quantizedCrossEntropy, quantizedEmbedding, quantizedLinear, QuantizedMa
 import { checkpoint as recompute, refuse } from "./tape.ts";
 import { computeIn, computeType, run, Tensor, type Parameter } from "./tensor.ts";
 import { bytesOf } from "./value.ts";
+import { asked } from "./varying.ts";
 
 /** act(x w^T + b): x (..., in), w (out, in), b (out) -> (..., out). Int8 weights have no gradient, nor does x then. */
 export function linear(x: Tensor, weight: Tensor | QuantizedMatrix, bias?: Tensor | null, activation: ActivationName = "none"): Tensor {
@@ -24,9 +25,13 @@ export function embedding(ids: Tensor, table: Tensor | QuantizedMatrix): Tensor 
   return run(model.embedding, [ids, table], null);
 }
 
-/** x (B, T, D) plus rows start .. start + T of a table (room, D): learned positions. A function of `start` is asked at each run of a program. */
+/**
+ * x (B, T, D) plus rows start .. start + T of a table (room, D): learned positions.
+ * @param start a function is asked at each run of a program
+ * @throws EggError("usage") where a position is not in the table, also before a run
+ */
 export function addPositions(x: Tensor, table: Tensor, start: number | (() => number) = 0): Tensor {
-  return run(model.addPositions, [x, table], { start: typeof start === "number" ? () => start : start });
+  return run(model.addPositions, [x, table], { start: typeof start === "number" ? () => start : asked(start) });
 }
 
 /** (x - mean) / sqrt(variance + eps) * weight + bias over the last axis. */
@@ -87,10 +92,11 @@ export function attentionPacked(x: Tensor, options: PackedSettings): Tensor {
 
 /**
  * attentionPacked where rows follow on those that keys and values (B, room, K, d) hold already: they get the new rows behind
- * `filled()` others. No gradient.
+ * `filled()` others, which is asked at each run of a program. No gradient.
+ * @throws EggError("usage") where they have no room, also before a run
  */
 export function attentionCached(x: Tensor, keys: Tensor, values: Tensor, filled: () => number, options: PackedSettings): Tensor {
-  return run(heads.attentionCached, [x, keys, values], { ...packedOptions(options), filled });
+  return run(heads.attentionCached, [x, keys, values], { ...packedOptions(options), filled: asked(filled) });
 }
 
 interface LossOptions { ignoreIndex?: number; reduction?: "mean" | "sum" }

@@ -7,7 +7,7 @@ import { needFloat } from "./ops-elementwise.ts";
 import { emitCopy } from "./ops-shape.ts";
 import { refuse, type Backward, type Forward, type Operation } from "./tape.ts";
 import type { Value } from "./value.ts";
-import { varying, varyingPlace } from "./varying.ts";
+import { checkedAtRuns, varying, varyingPlace } from "./varying.ts";
 
 /** How pairs turn, as Rope in kernels/float/ops.zig has it. */
 export interface RopeOptions {
@@ -185,6 +185,15 @@ export interface CachedOptions extends PackedOptions {
   filled: () => number;
 }
 
+/** Refuses rows for which a cache has no room. */
+function checkRoom(inputs: readonly Value[], { filled }: CachedOptions): void {
+  const [x, keys] = inputs as [Value, Value];
+  const before = filled();
+  if (!Number.isInteger(before) || before < 0 || before + x.shape[1]! > keys.shape[1]!) {
+    refuse("attentionCached", inputs, `${x.shape[1]} positions after ${before} others do not fit into the cache's ${keys.shape[1]}`);
+  }
+}
+
 /**
  * attentionPacked for rows that follow on those in a cache: x (B, T, (H + 2K) d), keys and values (B, room, K, d), which get
  * the new rows at `filled`. No gradient.
@@ -196,12 +205,14 @@ export const attentionCached: Operation<CachedOptions> = {
     if (options.rope !== null && d % 2 !== 0) refuse("attentionCached", inputs, `rope needs an even d, found ${d}`);
     const fits = inputs.slice(1).every(({ shape }) => shape.length === 4 && shape[0] === batch && shape[2] === kv_heads && shape[3] === d);
     if (!fits) refuse("attentionCached", inputs, `keys and values must be (${batch}, room, ${kv_heads}, ${d})`);
-    if (options.filled() + q_len > inputs[1]!.shape[1]!) refuse("attentionCached", inputs, `${q_len} positions after ${options.filled()} do not fit`);
+    checkRoom(inputs, options);
     return [batch, q_len, heads * d];
   },
   forward(step) {
     const { width, ...sizes } = packedSizes(step.inputs, step.attributes);
-    const { filled, causal, scale, rope: positions } = step.attributes;
+    const { inputs, attributes } = step;
+    const { filled, causal, scale, rope: positions } = attributes;
+    checkedAtRuns(() => checkRoom(inputs, attributes));
     const { batch, q_len: time, heads, kv_heads, d } = sizes;
     const [packed, keys, values] = [step.at(0), step.at(1), step.at(2)];
     const [q, k, v] = partsOf(packed, sizes);

@@ -6,7 +6,7 @@ import { beyond } from "./memory.ts";
 import { needFloat } from "./ops-elementwise.ts";
 import { refuse, type Backward, type Forward, type Operation } from "./tape.ts";
 import { bytesOf, product, sameShape, type Shape, type Value } from "./value.ts";
-import { varyingPlace } from "./varying.ts";
+import { checkedAtRuns, varyingPlace } from "./varying.ts";
 
 /** A row-major matrix of a value: where, its rows and columns as stored. */
 interface Matrix { at: Operand; dtype: Value["dtype"]; cols: number }
@@ -204,20 +204,36 @@ export const embedding: Operation<null> = {
   },
 };
 
+interface Positioned {
+  /** The first position; asked for at each run of a captured program. */
+  start: () => number;
+}
+
+/** Refuses positions that are not in the table. */
+function checkPositions(inputs: readonly Value[], { start }: Positioned): void {
+  const [x, table] = inputs as [Value, Value];
+  const first = start();
+  if (!Number.isInteger(first) || first < 0 || first + x.shape[1]! > table.shape[0]!) {
+    refuse("addPositions", inputs, `${x.shape[1]} positions from ${first} on are not in the table, whose rows are 0 .. ${table.shape[0]! - 1}`);
+  }
+}
+
 /** x (B, T, D) plus rows `start()` .. of a table (room, D): learned positions. */
-export const addPositions: Operation<{ start: () => number }> = {
+export const addPositions: Operation<Positioned> = {
   name: "addPositions",
-  shape(inputs, { start }) {
+  shape(inputs, attributes) {
     needFloat("addPositions", inputs);
     const [x, table] = inputs as [Value, Value];
     if (x.shape.length !== 3 || table.shape.length !== 2 || x.shape[2] !== table.shape[1]) refuse("addPositions", inputs, "x must be (batch, time, width), the table (room, width)");
-    if (start() + x.shape[1]! > table.shape[0]!) refuse("addPositions", inputs, `${x.shape[1]} positions from ${start()} on are not in the table`);
+    checkPositions(inputs, attributes);
     return x.shape;
   },
   forward(step) {
+    const { inputs, attributes } = step;
     const [batch, time, width] = step.output.shape as [number, number, number];
     const table = step.at(1);
-    const bytes = (): number => 4 * step.attributes.start() * width;
+    checkedAtRuns(() => checkPositions(inputs, attributes));
+    const bytes = (): number => 4 * attributes.start() * width;
     emit("binary", { a: step.at(0), b: beyond(table, bytes()), y: step.y, rows: batch, cols: time * width, operation: "add", broadcast: "row", alpha: 1 });
     varyingPlace("b", table, bytes);
   },
@@ -227,7 +243,10 @@ export const addPositions: Operation<{ start: () => number }> = {
     if (!step.needs(1)) return;
     const { at, accumulate } = step.into(1);
     if (!accumulate) emit("fill", { y: at, count: step.inputs[1]!.numel, value: 0 });
-    emit("reduce", { x: step.dy, y: beyond(at, 4 * step.attributes.start() * width), outer: 1, axis: batch, inner: time * width, operation: "sum", alpha: 1, accumulate: true });
+    const { start } = step.attributes;
+    const bytes = (): number => 4 * start() * width;
+    emit("reduce", { x: step.dy, y: beyond(at, bytes()), outer: 1, axis: batch, inner: time * width, operation: "sum", alpha: 1, accumulate: true });
+    varyingPlace("y", at, bytes);
   },
 };
 

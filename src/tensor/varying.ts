@@ -3,6 +3,18 @@
 import type { Operand } from "../native/instructions.ts";
 import { capturing } from "./device.ts";
 
+/** What `value` gives: now, or in a program that is being captured at each of its runs. */
+export function asked(value: () => number): () => number {
+  if (capturing() !== null) return value;
+  const now = value();
+  return () => now;
+}
+
+/** Has `check` called before each run of the program that is being captured; where it throws, nothing is run. */
+export function checkedAtRuns(check: () => void): void {
+  capturing()?.aroundRun(check, () => {});
+}
+
 /**
  * Asks again for a field of the instruction that was emitted last, before each run of the program that is being captured.
  * Without one, what was emitted stays as it is.

@@ -1,0 +1,64 @@
+// Functions over tensors at the borders of what they take: places that vary per run, sizes of chunks, shapes, wrong settings.
+// Not their numbers against golden vectors (tensor-golden.test.ts). Read next: src/tensor/functional.ts.
+import { describe, expect, test } from "bun:test";
+import { capture, functional as F, noGrad, ones, Parameter, randn, tensor, zeros } from "../src/tensor/egg.ts";
+import { failure } from "./failure.ts";
+
+describe("addPositions", () => {
+  test("refuses places that are not in the table: nothing beside it is read or written", () => {
+    const before = new Parameter(Float32Array.of(7, 7), [1, 2]);
+    const table = new Parameter(Float32Array.of(1, 2, 3, 4), [2, 2]);
+    before.mul(1).sum().backward();
+    for (const start of [-8, -1, 0.5, NaN, 2, () => -1]) {
+      expect(failure(() => F.addPositions(zeros([1, 1, 2]), table, start)).message).toBe(`[tensor] addPositions: (1, 1, 2) and (2, 2): 1 positions from ${typeof start === "number" ? start : -1} on are not in the table, whose rows are 0 .. 1.`);
+    }
+    expect(before.grad!.toList()).toEqual([[1, 1]]);
+    for (const each of [before, table]) each.release();
+  });
+
+  test("in a program: reads and adds the gradient at each run's start, and checks it before the run", () => {
+    const table = new Parameter(Float32Array.of(10, 20, 30, 40), [4, 1]);
+    let start = 0;
+    const program = capture({ x: { shape: [2, 1, 1] } }, ({ x }) => {
+      table.zeroGrad();
+      const y = F.addPositions(x, table, () => start).sum();
+      y.backward();
+      return { y };
+    });
+    for (start of [2, 0, 3]) {
+      program.runNow({ x: Float32Array.of(1, 2) });
+      expect(program.outputs.y.item()).toBe(3 + 20 * (start + 1));
+      expect(table.grad!.toList()).toEqual([0, 1, 2, 3].map((row) => [row === start ? 2 : 0]));
+    }
+    for (start of [4, -1, 1.5]) expect(failure(() => program.runNow({ x: Float32Array.of(1, 2) })).message).toContain(`1 positions from ${start} on are not in the table`);
+    program.release();
+    table.release();
+  });
+
+  test("adds the gradient where the forward pass read, though the start has moved since", () => {
+    const table = new Parameter(null, [3, 1]);
+    let start = 1;
+    const y = F.addPositions(zeros([1, 1, 1]), table, () => start).sum();
+    start = 2;
+    y.backward();
+    expect(table.grad!.toList()).toEqual([[0], [1], [0]]);
+    table.release();
+  });
+});
+
+test("attentionCached refuses places that its cache does not have, at once and before each run of a program", () => {
+  const [keys, values, behind] = [0, 1, 2].map(() => new Parameter(null, [1, 3, 1, 2], { requiresGrad: false })) as [Parameter, Parameter, Parameter];
+  const x = randn([1, 2, 6], { seed: 1 });
+  let filled = 0;
+  const attend = (): unknown => noGrad(() => F.attentionCached(x, keys, values, () => filled, { heads: 1 }));
+  for (filled of [-1, 0.5, 2]) expect(failure(attend).message).toContain(`attentionCached: (1, 2, 6) and (1, 3, 1, 2) and (1, 3, 1, 2): 2 positions after ${filled} others do not fit into the cache's 3.`);
+  filled = 0;
+  const program = capture({}, attend);
+  for (filled of [-1, 0.5, 2]) expect(failure(() => program.runNow({})).message).toContain(`2 positions after ${filled} others`);
+  filled = 1;
+  program.runNow({});
+  expect(keys.toArray().some((value, i) => (value !== 0) !== (i >= 2))).toBe(false);
+  expect(behind.toArray().every((value) => value === 0)).toBe(true);
+  program.release();
+  for (const each of [keys, values, behind]) each.release();
+});
