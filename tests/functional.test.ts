@@ -1,7 +1,7 @@
 // Functions over tensors at the borders of what they take: places that vary per run, sizes of chunks, shapes, wrong settings.
 // Not their numbers against golden vectors (tensor-golden.test.ts). Read next: src/tensor/functional.ts.
 import { describe, expect, test } from "bun:test";
-import { capture, functional as F, noGrad, ones, Parameter, randn, tensor, zeros } from "../src/tensor/egg.ts";
+import { capture, functional as F, nn, noGrad, ones, Parameter, randn, tensor, zeros } from "../src/tensor/egg.ts";
 import { failure } from "./failure.ts";
 
 describe("addPositions", () => {
@@ -61,4 +61,27 @@ test("attentionCached refuses places that its cache does not have, at once and b
   expect(behind.toArray().every((value) => value === 0)).toBe(true);
   program.release();
   for (const each of [keys, values, behind]) each.release();
+});
+
+describe("losses", () => {
+  const targets = tensor(Int32Array.of(0, 1, 2, 3));
+  const [x, w] = [ones([4, 3]), ones([5, 3])];
+
+  test("refuse chunks that never end, and settings that are none", () => {
+    for (const chunk of [0, -1, 1.5, NaN, Infinity]) {
+      for (const weight of [w, new nn.QuantizedMatrix(5, 3)]) {
+        expect(failure(() => F.linearCrossEntropy(x, weight, targets, { chunk })).message).toBe(`[tensor] linearCrossEntropy: (4, 3) and (4): chunk = ${chunk} is not a whole number from 1.`);
+      }
+    }
+    expect(failure(() => F.crossEntropy(x, targets, { reduction: "none" as "sum" })).message).toContain('reduction "none" is neither "mean" nor "sum"');
+    expect(failure(() => F.linearCrossEntropy(x, w, targets, { ignoreIndex: 0.5 })).message).toContain("ignoreIndex = 0.5 is not a whole number");
+    expect(failure(() => F.mseLoss(ones([4, 1]), ones([4]))).message).toBe("[tensor] mseLoss: (4, 1) and (4): both must have the same shape.");
+  });
+
+  test.each([["f32", ones([2, 1])], ["int8", new nn.QuantizedMatrix(2, 1)]] as const)("of thousands of chunks add up without a drift: weights in %s", (_, weight) => {
+    const rows = 40_000;
+    const loss = noGrad(() => F.linearCrossEntropy(ones([rows, 1]), weight, zeros([rows], { dtype: "i32" }), { chunk: 8 }));
+    expect(Math.abs(loss.item() / Math.LN2 - 1)).toBeLessThan(1e-6);
+    expect(noGrad(() => F.linearCrossEntropy(ones([0, 1]), weight, zeros([0], { dtype: "i32" }))).item()).toBe(0);
+  });
 });

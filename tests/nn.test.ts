@@ -115,6 +115,9 @@ describe("a module", () => {
     expect(error.message).toBe("[nn] loadStateDict: missing: 0.bias; extra: other; wrong shape: 1.weight is (2, 1), expected (1, 2), 1.bias is (2), expected (1).");
     expect(failure(() => model.loadStateDict({ ...state, "0.bias": zeros([2], { dtype: "i32" }) })).message).toContain("wrong type: 0.bias is i32, expected f32");
     expect(failure(() => model.loadStateDict(Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`x${i}`, ones([1])])))).message).toContain("x19 and 30 more");
+    const last = { ...before, "0.weight": ones([2, 3]), "1.bias": ones([1], { requiresGrad: true }).mul(1) };
+    last["1.bias"].sum().backward();
+    expect(failure(() => model.loadStateDict(last)).message).toContain("died at backward()");
     expect(model.stateDict()).toEqual(before);
     model.release();
   });

@@ -10,7 +10,7 @@ import { around, emitCopy } from "./ops-shape.ts";
 import { quantizedCrossEntropy, quantizedEmbedding, quantizedLinear, QuantizedMatrix } from "./quantized.ts";
 import { checkpoint as recompute, refuse } from "./tape.ts";
 import { computeIn, computeType, run, Tensor, type Parameter } from "./tensor.ts";
-import { bytesOf } from "./value.ts";
+import { bytesOf, sameShape } from "./value.ts";
 import { asked } from "./varying.ts";
 
 /** act(x w^T + b): x (..., in), w (out, in), b (out) -> (..., out). Int8 weights have no gradient, nor does x then. */
@@ -101,22 +101,36 @@ export function attentionCached(x: Tensor, keys: Tensor, values: Tensor, filled:
 
 interface LossOptions { ignoreIndex?: number; reduction?: "mean" | "sum" }
 
-/** -log softmax(logits)[target], mean or sum over targets that are not ignoreIndex: logits (..., C), targets (...) i32 -> (). */
-export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptions = {}): Tensor {
-  return run(model.crossEntropy, [logits, targets], { ignoreIndex: options.ignoreIndex ?? -100, mean: options.reduction !== "sum" });
+function lossOptions(name: string, inputs: readonly Tensor[], { ignoreIndex = -100, reduction = "mean" }: LossOptions): { ignoreIndex: number; mean: boolean } {
+  if (!Number.isInteger(ignoreIndex)) refuse(name, inputs, `ignoreIndex = ${ignoreIndex} is not a whole number`);
+  if (reduction !== "mean" && reduction !== "sum") refuse(name, inputs, `reduction ${JSON.stringify(reduction)} is neither "mean" nor "sum"`);
+  return { ignoreIndex, mean: reduction === "mean" };
 }
 
-/** crossEntropy(linear(x, weight), targets) with at most `chunk` rows of logits at a time: x (..., D), weight (V, D). */
+/**
+ * -log softmax(logits)[target], mean or sum over targets that are not ignoreIndex: logits (..., C), targets (...) i32 -> ().
+ * 0 where all are (PyTorch's mean: NaN). A target that is no class is an EggError("data") when it is run.
+ */
+export function crossEntropy(logits: Tensor, targets: Tensor, options: LossOptions = {}): Tensor {
+  return run(model.crossEntropy, [logits, targets], lossOptions("crossEntropy", [logits, targets], options));
+}
+
+/**
+ * crossEntropy(linear(x, weight), targets) with at most `chunk` rows of logits at a time: x (..., D), weight (V, D).
+ * @throws EggError("usage") where `chunk` is no whole number from 1
+ */
 export function linearCrossEntropy(x: Tensor, weight: Tensor | QuantizedMatrix, targets: Tensor, options: LossOptions & { chunk?: number } = {}): Tensor {
   // Rows enough that reading the weights once for each chunk counts little, few enough that logits take at most 64 MiB.
   const chunk = options.chunk ?? Math.max(64, Math.min(1024, Math.floor(2 ** 24 / Math.max(1, weight.shape[0] ?? 1) / 16) * 16));
-  const common = { ignoreIndex: options.ignoreIndex ?? -100, mean: options.reduction !== "sum", chunk };
+  if (!Number.isInteger(chunk) || chunk < 1) refuse("linearCrossEntropy", [x, targets], `chunk = ${chunk} is not a whole number from 1`);
+  const common = { ...lossOptions("linearCrossEntropy", [x, targets], options), chunk };
   if (weight instanceof QuantizedMatrix) return run(quantizedCrossEntropy, [x, targets], { ...common, weight });
   return run(model.linearCrossEntropy, [x, weight, targets], { ...common, compute: computeType() });
 }
 
-/** Mean of (a - b)^2. */
+/** Mean of (a - b)^2. @throws EggError("usage") where the shapes are not the same: (n, 1) and (n) would spread to (n, n) */
 export function mseLoss(a: Tensor, b: Tensor): Tensor {
+  if (!sameShape(a.shape, b.shape)) refuse("mseLoss", [a, b], "both must have the same shape");
   return a.sub(b).square().mean();
 }
 

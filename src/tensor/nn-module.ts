@@ -99,7 +99,7 @@ export abstract class Module {
   }
 
   /**
-   * Overwrites all parameters, or none where anything does not fit.
+   * Overwrites all parameters, or none where anything does not fit or cannot be read.
    * @throws EggError("data") that lists what is missing, extra, of the wrong shape or type
    */
   loadStateDict(state: Readonly<Record<string, Tensor>>): void {
@@ -107,7 +107,9 @@ export abstract class Module {
     checkNames("loadStateDict", new Map(own.map(([name, { shape }]) => [name, shape])), state);
     const types = own.filter(([name, { dtype }]) => state[name]!.dtype !== dtype).map(([name, { dtype }]) => `${name} is ${state[name]!.dtype}, expected ${dtype}`);
     if (types.length > 0) throw new EggError("data", `[nn] loadStateDict: wrong type: ${listed(types)}.`, { hint: "Nothing was loaded. Convert with to(\"f32\") first." });
-    for (const [name, parameter] of own) parameter.copy_(numbersOf(state[name]!));
+    const numbers = own.map(([name]) => numbersOf(state[name]!));
+    for (const [, parameter] of own) parameter.checkAlive("loadStateDict");
+    own.forEach(([, parameter], i) => parameter.copy_(numbers[i]!));
   }
 
   /** Gives the memory of all parameters back. The module cannot be used any more. */

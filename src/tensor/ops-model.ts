@@ -292,6 +292,16 @@ interface LinearLosing extends Losing, Computing { chunk: number }
 interface Place { at: Operand; accumulate: boolean }
 
 /**
+ * Where the losses of `count` chunks go, and `join`, which adds them to the result at the end: not one to the other in f32,
+ * which loses a digit for each ten chunks.
+ */
+export function chunkLosses(step: Forward<unknown>, count: number): { at: (chunk: number) => Operand; join: () => void } {
+  if (count === 1) return { at: () => step.y, join: () => {} };
+  const parts = step.save("losses", 4 * count);
+  return { at: (chunk) => beyond(parts, 4 * chunk), join: () => emit("reduce", { x: parts, y: step.y, outer: 1, axis: count, inner: 1, operation: "sum", alpha: 1 }) };
+}
+
+/**
  * Emits the loss and the gradients of x and w for a gradient of 1, a chunk of rows at a time, so that never more than
  * chunk x V logits exist.
  */
@@ -304,7 +314,7 @@ function emitLinearLoss(step: Forward<LinearLosing>, dx: Place | null, dw: Place
   const chunk = Math.ceil(rows / Math.max(1, Math.ceil(rows / step.attributes.chunk)) / 8) * 8;
   const divisor = mean ? step.save("count", 4) : null;
   if (divisor !== null) emit("count_targets", { targets: step.at(2), count: divisor, rows, ignore_index: ignoreIndex });
-  if (rows === 0) emit("fill", { y: step.y, count: 1, value: 0 });
+  const losses = chunkLosses(step, Math.ceil(rows / Math.max(chunk, 1)));
   if (rows === 0 && dw !== null && !dw.accumulate) emit("fill", { y: dw.at, count: w.numel, value: 0 });
   step.temporary(4 * Math.min(chunk, rows) * classes, (logits) => {
     const dense: Matrix = { at: logits, dtype: "f32", cols: classes };
@@ -313,13 +323,14 @@ function emitLinearLoss(step: Forward<LinearLosing>, dx: Place | null, dw: Place
       const part: Matrix = { at: beyond(step.at(0), first * width * bytesOf(x.dtype)), dtype: x.dtype, cols: width };
       emitGemm(part, matrix(w, step.at(1)), logits, { m: count, n: classes, k: width, tb: true, compute });
       emit("cross_entropy", {
-        logits, targets: beyond(step.at(2), 4 * first), divisor, loss: step.y, dlogits: dx === null && dw === null ? null : logits, rows: count, classes,
-        ignore_index: ignoreIndex, scale: 1, accumulate: first > 0,
+        logits, targets: beyond(step.at(2), 4 * first), divisor, loss: losses.at(first / chunk), dlogits: dx === null && dw === null ? null : logits, rows: count, classes,
+        ignore_index: ignoreIndex, scale: 1,
       });
       if (dx !== null) emitGemm(dense, matrix(w, step.at(1)), beyond(dx.at, 4 * first * width), { m: count, n: width, k: classes, beta: dx.accumulate ? 1 : 0, compute });
       if (dw !== null) emitGemm(dense, part, dw.at, { m: classes, n: width, k: count, ta: true, beta: first > 0 || dw.accumulate ? 1 : 0, compute });
     }
   });
+  losses.join();
 }
 
 /**

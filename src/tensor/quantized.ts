@@ -5,6 +5,7 @@ import type { ActivationName, Operand } from "../native/instructions.ts";
 import { capturing, emit, flush, persistent } from "./device.ts";
 import { beyond, type Buffer } from "./memory.ts";
 import { needFloat } from "./ops-elementwise.ts";
+import { chunkLosses } from "./ops-model.ts";
 import { isRecording, refuse, type Operation } from "./tape.ts";
 import { checkShape, product, sameShape, show, type Value } from "./value.ts";
 
@@ -174,15 +175,16 @@ export const quantizedCrossEntropy: Operation<Losing> = {
     const rows = step.inputs[1]!.numel;
     const divisor = mean ? step.save("count", 4) : null;
     if (divisor !== null) emit("count_targets", { targets: step.at(1), count: divisor, rows, ignore_index: ignoreIndex });
-    if (rows === 0) emit("fill", { y: step.y, count: 1, value: 0 });
+    const losses = chunkLosses(step, Math.ceil(rows / chunk));
     step.temporary(4 * Math.min(chunk, rows) * classes, (logits) => {
       for (let first = 0; first < rows; first += chunk) {
         const count = Math.min(chunk, rows - first);
         emitProduct(beyond(step.at(0), 4 * first * width), weight, logits, count, { bias: null, activation: "none" });
         emit("cross_entropy", {
-          logits, targets: beyond(step.at(1), 4 * first), divisor, loss: step.y, rows: count, classes, ignore_index: ignoreIndex, scale: 1, accumulate: first > 0,
+          logits, targets: beyond(step.at(1), 4 * first), divisor, loss: losses.at(first / chunk), rows: count, classes, ignore_index: ignoreIndex, scale: 1,
         });
       }
     });
+    losses.join();
   },
 };
