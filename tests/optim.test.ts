@@ -256,6 +256,51 @@ describe("a step", () => {
     expect(run(true)).toEqual(run(false));
   });
 
+  test("corrects Adam's averages by the updates that each parameter has had: eager, captured, and from a state", () => {
+    const run = (captured: boolean, reload: boolean): number[][] => {
+      const [early, late] = [1, 1].map((value) => new Parameter(Float32Array.of(value), [1])) as [Parameter, Parameter];
+      let optimizer = new optim.Adam([["early", early], ["late", late]], { lr: 0.1 });
+      const [first, both] = [[early], [early, late]].map((used) => () => {
+        optimizer.zeroGrad();
+        used.map((each) => each.sum()).reduce((a, b) => a.add(b)).backward();
+        optimizer.step();
+      }) as [() => void, () => void];
+      const programs = captured ? [first, both].map((step) => capture({}, step)) : [];
+      const seen = [0, 0, 1, 1, 0, 1].map((which, i) => {
+        if (captured) programs[which]!.runNow({});
+        else [first, both][which]!();
+        if (reload && i === 3) {
+          const state = optimizer.stateDict();
+          expect(state).toMatchObject({ step: 4, steps: { late: 2 } });
+          optimizer.release();
+          optimizer = new optim.Adam([["early", early], ["late", late]], { lr: 0.1 });
+          optimizer.loadStateDict(state);
+        }
+        return [early.item(), late.item()];
+      });
+      for (const program of programs) program.release();
+      for (const each of [optimizer, early, late]) each.release();
+      return seen;
+    };
+    const seen = run(false, false);
+    // A steady gradient of 1 moves a weight by lr at each of its own updates.
+    [[0.9, 1], [0.8, 1], [0.7, 0.9], [0.6, 0.8], [0.5, 0.8], [0.4, 0.7]].forEach((expected, i) => expected.forEach((value, j) => expect(seen[i]![j]!).toBeCloseTo(value, 5)));
+    expect(run(true, false)).toEqual(seen);
+    expect(run(false, true)).toEqual(seen);
+  });
+
+  test("takes a state in which all parameters have had all updates, and refuses counts that cannot be", () => {
+    const w = new Parameter(Float32Array.of(1), [1]);
+    const optimizer = new optim.Adam([["w", w]], { lr: 0.1 });
+    const state = optimizer.stateDict();
+    expect(Object.keys(state)).toEqual(["rule", "step", "tensors"]);
+    optimizer.loadStateDict({ ...state, step: 7 });
+    expect(optimizer.stateDict()).toEqual({ ...state, step: 7 });
+    const wrong: Record<string, number>[] = [{ w: 8 }, { w: -1 }, { w: 0.5 }, { v: 1 }];
+    for (const steps of wrong) expect(failure(() => optimizer.loadStateDict({ ...state, step: 7, steps })).kind).toBe("data");
+    for (const each of [optimizer, w]) each.release();
+  });
+
   test("of gradients that one program adds up and another one uses", () => {
     const w = new Parameter(Float32Array.of(1, 2), [2]);
     const optimizer = new SGD([w], { lr: 0.5 });

@@ -23,8 +23,11 @@ export interface OptimizerOptions {
 
 interface Rule { rule: "sgd" | "adam" | "adamw" | "lion"; beta1: number; beta2: number; eps: number; nesterov: boolean; lr: number; clip: number; weightDecay: number }
 
-/** A piece of the parameters' memory and, `at` bytes into each kind of state, its state. `decays`: holds matrices. */
-interface Piece { w: Operand; grad: Operand; count: number; at: number; decays: boolean }
+/**
+ * A piece of the parameters' memory and, `at` bytes into each kind of state, its state. `decays`: holds matrices. `settings`:
+ * where learning rate and number of the update are.
+ */
+interface Piece { w: Operand; grad: Operand; count: number; at: number; decays: boolean; settings: number }
 
 /** What one step works on: pieces to update, and pieces of gradients whose sums of squares make the norm. */
 interface Work { pieces: Piece[]; sums: { grad: Operand; count: number }[] }
@@ -39,16 +42,18 @@ export interface Moment {
   writeRange(first: number, values: Float32Array): void;
 }
 
-export interface OptimizerState { rule: string; step: number; tensors: Record<string, Tensor> }
+/** `steps`: updates of each parameter that has not had all `step` of them, by its name; absent where there is none. */
+export interface OptimizerState { rule: string; step: number; steps?: Record<string, number>; tensors: Record<string, Tensor> }
 
 const titles = { sgd: "SGD", adam: "Adam", adamw: "AdamW", lion: "Lion" };
 
 /** Elements of one instruction: kernels count in 32 bits. */
 const piece_max = 2 ** 30;
 const line = 64;
-const settings_at = 0;
-const clip_at = line;
-const norms_at = 2 * line;
+const clip_at = 0;
+const norms_at = line;
+/** Learning rate and number of the update, of one parameter. */
+const settings_bytes = 8;
 /** Sets of parameters whose work is kept. */
 const works_max = 16;
 
@@ -65,6 +70,11 @@ abstract class Optimizer {
   readonly #works = new Map<string, Work>();
   /** Programs that have this optimizer's step. */
   readonly #programs = new WeakSet<object>();
+  /** Where each parameter's settings begin in the arena. */
+  readonly #settingsAt: number;
+  readonly #settings: Float32Array<ArrayBuffer>;
+  /** Updates of each parameter: Adam corrects its averages by them. */
+  readonly #counts: number[];
   #lr = 0;
   #steps = 0;
 
@@ -81,12 +91,15 @@ abstract class Optimizer {
     this.lr = rule.lr;
     this.#names = named.map(([name]) => name);
     this.parameters = named.map(([, parameter]) => parameter);
+    this.#counts = this.parameters.map(() => 0);
+    this.#settings = new Float32Array(new ArrayBuffer(settings_bytes * this.parameters.length));
     const blocks = new Set(this.parameters.map(({ memory }) => memory.block!));
     const gradients = [...blocks].reduce((sum, { missing }) => sum + missing, 0);
     const bytes = this.#layOut();
     checkMemory(`gradients and state of ${titles[rule.rule]}`, gradients + kinds.length * bytes);
     const sums = this.parameters.reduce((sum, { bytes }) => sum + Math.ceil((bytes + line) / (4 * piece_max)), 0); // at most, however they lie
-    const first = norms_at + Math.ceil((4 * sums) / line) * line;
+    this.#settingsAt = norms_at + Math.ceil((4 * sums) / line) * line;
+    const first = this.#settingsAt + Math.ceil((settings_bytes * this.parameters.length) / line) * line;
     this.#kinds = kinds.map((name, i) => ({ name, at: first + i * bytes }));
     this.#arena = takeArena("optimizers", first + kinds.length * bytes);
   }
@@ -117,9 +130,16 @@ abstract class Optimizer {
     return used;
   }
 
-  /** What a step of these parameters works on. */
+  /**
+   * What a step of these parameters works on. Where the number of updates matters, one instruction updates only parameters
+   * that have had equally many: now, or in a program, which other steps may come between, whenever it is run.
+   */
   #work(indices: readonly number[]): Work {
-    const key = indices.length === this.parameters.length ? "" : indices.join();
+    const counting = this.#rule.rule === "adam" || this.#rule.rule === "adamw";
+    const counts = this.#counts;
+    const together = !counting || (capturing() === null && indices.every((i) => counts[i] === counts[indices[0]!]));
+    const groups = together ? [indices] : [...Map.groupBy(indices, (i) => (capturing() === null ? counts[i] : i)).values()];
+    const key = groups.length === 1 && indices.length === this.parameters.length ? "" : groups.join(";");
     const known = this.#works.get(key);
     if (known !== undefined) return known;
     const cut = ({ block, offset, bytes }: Run): { w: Operand; grad: Operand; count: number; from: number }[] =>
@@ -129,7 +149,8 @@ abstract class Optimizer {
         return { w, grad, count: Math.min(piece_max, (bytes - from) / 4), from };
       });
     const work: Work = {
-      pieces: [true, false].flatMap((decays) => this.#runs(indices, decays).flatMap(({ run, indices }) => cut(run).map(({ from, ...piece }) => ({ ...piece, at: this.#places[indices[0]!]! + from, decays })))),
+      pieces: groups.flatMap((group) => [true, false].flatMap((decays) => this.#runs(group, decays).flatMap(({ run, indices: [first] }) =>
+        cut(run).map(({ from, ...piece }) => ({ ...piece, at: this.#places[first!]! + from, decays, settings: this.#settingsAt + settings_bytes * first! }))))),
       sums: runsOf(indices.map((i) => this.parameters[i]!.memory)).flatMap(cut),
     };
     if (this.#works.size >= works_max) this.#works.clear();
@@ -146,7 +167,10 @@ abstract class Optimizer {
     this.#lr = value;
   }
 
-  /** Updates made; a step that was skipped does not count. May be set where a run goes on from another's state. */
+  /**
+   * Updates made; a step that was skipped does not count. May be set where a run goes on from another's state: then every
+   * parameter counts as having had so many.
+   */
   get steps(): number {
     return this.#steps;
   }
@@ -154,6 +178,7 @@ abstract class Optimizer {
   set steps(value: number) {
     if (!Number.isInteger(value) || value < 0) this.#refuse(`steps = ${value} is not a whole number from 0`);
     this.#steps = value;
+    this.#counts.fill(value);
   }
 
   /** Bytes of native memory that this optimizer holds. */
@@ -187,18 +212,25 @@ abstract class Optimizer {
       sums.forEach(({ grad, count }, i) => emit("reduce", { x: grad, y: this.#at(norms_at + 4 * i), outer: 1, axis: count, inner: 1, operation: "sumsq", alpha: 1 }));
       const clip = this.#at(clip_at);
       emit("clip", { sumsq: this.#at(norms_at), out: clip, count: sums.length, max_norm: this.#rule.clip, scale });
-      const announce = (): void => this.#arena.write(settings_at, Float32Array.of(this.#lr, this.#steps + 1));
+      const announce = (): void => {
+        this.#counts.forEach((count, i) => this.#settings.set([this.#lr, count + 1], 2 * i));
+        this.#arena.write(this.#settingsAt, this.#settings);
+      };
       // Kernels decide whether gradients are finite and the step is made; it counts if so.
-      const count = (): void => void (this.#clipped()[2] === 1 && this.#steps++);
+      const count = (): void => {
+        if (this.#clipped()[2] !== 1) return;
+        this.#steps++;
+        for (const i of given) this.#counts[i]!++;
+      };
       if (recorder === null) {
         flush(); // now the decision is made; and an earlier step, with its own settings, is over
         announce();
         count();
       } else recorder.aroundRun(announce, count);
       const { rule, beta1, beta2, eps, nesterov, weightDecay } = this.#rule;
-      for (const { w, grad, count, at, decays } of pieces) {
+      for (const { w, grad, count, at, decays, settings } of pieces) {
         const [m, v] = this.#kinds.map((kind) => this.#at(kind.at + at));
-        emit("optimize", { w, grad, m, v, clip, settings: this.#at(settings_at), count, rule, beta1, beta2, eps, decay: decays ? weightDecay : 0, nesterov });
+        emit("optimize", { w, grad, m, v, clip, settings: this.#at(settings), count, rule, beta1, beta2, eps, decay: decays ? weightDecay : 0, nesterov });
       }
     });
   }
@@ -243,23 +275,29 @@ abstract class Optimizer {
 
   /** All that is needed, besides weights and settings, to go on with the same bits: a copy. */
   stateDict(): OptimizerState {
-    return { rule: this.#rule.rule, step: this.steps, tensors: Object.fromEntries(this.moments().map(({ name, shape, readRange }) => {
+    const tensors = Object.fromEntries(this.moments().map(({ name, shape, readRange }) => {
       const values = emptyData("f32", product(shape)) as Float32Array;
       readRange(0, values);
       return [name, tensor(values, { shape })];
-    })) };
+    }));
+    const behind = this.#names.flatMap((name, i): [string, number][] => (this.#counts[i] === this.#steps ? [] : [[name, this.#counts[i]!]]));
+    return { rule: this.#rule.rule, step: this.#steps, ...(behind.length === 0 ? {} : { steps: Object.fromEntries(behind) }), tensors };
   }
 
-  /** @throws EggError("data") where the state is another rule's, or names and shapes do not fit; nothing is loaded then */
-  loadStateDict({ rule, step, tensors }: OptimizerState): void {
+  /** @throws EggError("data") where the state is another rule's, or names, shapes or counts do not fit; nothing is loaded then */
+  loadStateDict({ rule, step, steps = {}, tensors }: OptimizerState): void {
     if (rule !== this.#rule.rule) throw new EggError("data", `[optim] loadStateDict: the state is of ${rule}, the optimizer is ${this.#rule.rule}.`);
     if (!Number.isInteger(step) || step < 0) throw new EggError("data", `[optim] loadStateDict: ${step} is not a number of steps.`);
+    const wrong = Object.entries(steps).find(([name, count]) => !this.#names.includes(name) || !Number.isInteger(count) || count < 0 || count > step);
+    if (wrong !== undefined) throw new EggError("data", `[optim] loadStateDict: ${wrong[1]} updates of ${wrong[0]}: not a parameter, or not a number of 0 .. ${step}.`);
     const moments = this.moments();
     const types = Object.entries(tensors).filter(([, { dtype }]) => dtype !== "f32").map(([name, { dtype }]) => `${name} is ${dtype}`);
     if (types.length > 0) throw new EggError("data", `[optim] loadStateDict: ${types.join(", ")}; state is f32.`);
     checkNames("loadStateDict", new Map(moments.map(({ name, shape }) => [name, shape])), tensors);
-    for (const { name, writeRange } of moments) writeRange(0, tensors[name]!.toArray() as Float32Array);
+    const numbers = moments.map(({ name }) => tensors[name]!.toArray() as Float32Array);
+    moments.forEach(({ writeRange }, i) => writeRange(0, numbers[i]!));
     this.steps = step;
+    this.#names.forEach((name, i) => (this.#counts[i] = steps[name] ?? step));
   }
 
   /** Gives the memory back. The optimizer, and programs that step it, cannot be used any more. */
