@@ -1,7 +1,7 @@
 // Functions over tensors at the borders of what they take: places that vary per run, sizes of chunks, shapes, wrong settings.
 // Not their numbers against golden vectors (tensor-golden.test.ts). Read next: src/tensor/functional.ts.
 import { describe, expect, test } from "bun:test";
-import { capture, functional as F, nn, noGrad, ones, Parameter, randn, tensor, zeros } from "../src/tensor/egg.ts";
+import { capture, functional as F, nn, noGrad, ones, Parameter, randn, tensor, zeros, type Tensor } from "../src/tensor/egg.ts";
 import { failure } from "./failure.ts";
 
 describe("addPositions", () => {
@@ -51,10 +51,10 @@ test("attentionCached refuses places that its cache does not have, at once and b
   const x = randn([1, 2, 6], { seed: 1 });
   let filled = 0;
   const attend = (): unknown => noGrad(() => F.attentionCached(x, keys, values, () => filled, { heads: 1 }));
-  for (filled of [-1, 0.5, 2]) expect(failure(attend).message).toContain(`attentionCached: (1, 2, 6) and (1, 3, 1, 2) and (1, 3, 1, 2): 2 positions after ${filled} others do not fit into the cache's 3.`);
+  for (filled of [-1, 0.5, 2]) expect(failure(attend).message).toContain(`attentionCached: (1, 2, 6) and (1, 3, 1, 2) and (1, 3, 1, 2): 2 positions after ${filled} do not fit the cache's 3.`);
   filled = 0;
   const program = capture({}, attend);
-  for (filled of [-1, 0.5, 2]) expect(failure(() => program.runNow({})).message).toContain(`2 positions after ${filled} others`);
+  for (filled of [-1, 0.5, 2]) expect(failure(() => program.runNow({})).message).toContain(`2 positions after ${filled}`);
   filled = 1;
   program.runNow({});
   expect(keys.toArray().some((value, i) => (value !== 0) !== (i >= 2))).toBe(false);
@@ -83,5 +83,44 @@ describe("losses", () => {
     const loss = noGrad(() => F.linearCrossEntropy(ones([rows, 1]), weight, zeros([rows], { dtype: "i32" }), { chunk: 8 }));
     expect(Math.abs(loss.item() / Math.LN2 - 1)).toBeLessThan(1e-6);
     expect(noGrad(() => F.linearCrossEntropy(ones([0, 1]), weight, zeros([0], { dtype: "i32" }))).item()).toBe(0);
+  });
+});
+
+describe("matmul repeats leading axes and takes vectors, as PyTorch does", () => {
+  type Case = [a: number[], b: number[], result: number[], transposeA?: boolean, transposeB?: boolean];
+  const cases: Case[] = [
+    [[2, 3, 4], [4, 5], [2, 3, 5]], [[2, 4, 3], [4, 5], [2, 3, 5], true], [[2, 3, 4], [5, 4], [2, 3, 5], false, true], [[2, 3, 4], [1, 4, 5], [2, 3, 5]],
+    [[3, 4], [2, 4, 5], [2, 3, 5]], [[4, 3], [2, 5, 4], [2, 3, 5], true, true], [[2, 1, 3, 4], [3, 4, 5], [2, 3, 3, 5]],
+    [[2, 1, 2, 3, 4], [3, 1, 4, 5], [2, 3, 2, 3, 5]], [[1, 3, 4], [1, 1, 4, 5], [1, 1, 3, 5]], [[0, 3, 4], [4, 5], [0, 3, 5]], [[3, 4], [0, 4, 5], [0, 3, 5]],
+    [[4], [4], []], [[4], [4, 5], [5]], [[3, 4], [4], [3]], [[2, 3, 4], [4], [2, 3]], [[4], [2, 4, 5], [2, 5]], [[4], [2, 5, 4], [2, 5], false, true],
+  ];
+  test.each(cases)("%p %p", (a, b, result, transposeA = false, transposeB = false) => {
+    /** The same by elements: every product written out, then summed. */
+    const spelled = (x: Tensor, y: Tensor): Tensor => {
+      const turned = (each: Tensor, is: boolean): Tensor => (is ? each.transpose(-2, -1) : each);
+      const left = (a.length === 1 ? x.reshape(1, ...a) : turned(x, transposeA)).unsqueeze(-1); // (.., m, k, 1)
+      const right = (b.length === 1 ? y.reshape(...b, 1) : turned(y, transposeB)).unsqueeze(-3); // (.., 1, k, n)
+      return left.mul(right).sum(-2).reshape(...result);
+    };
+    const weights = randn(result, { seed: 3 });
+    const [found, expected] = [(x: Tensor, y: Tensor) => x.matmul(y, { transposeA, transposeB }), spelled].map((multiply) => {
+      const [x, y] = [new Parameter(randn(a, { seed: 1 }), a), new Parameter(randn(b, { seed: 2 }), b)];
+      const z = multiply(x, y);
+      const numbers = [z.toArray()];
+      expect(z.shape).toEqual(result);
+      for (let i = 0; i < 2; i++) multiply(x, y).mul(weights).sum().backward(); // the second time adds
+      numbers.push(x.grad!.toArray(), y.grad!.toArray());
+      for (const each of [x, y]) each.release();
+      return numbers;
+    }) as [Float32Array[], Float32Array[]];
+    found.forEach((numbers, i) => numbers.forEach((value, j) => expect(Math.abs(value - expected[i]![j]!)).toBeLessThan(1e-5)));
+    expect(found.map(({ length }) => length)).toEqual(expected.map(({ length }) => length));
+  });
+
+  test("and refuses the rest", () => {
+    expect(failure(() => ones([2, 3, 4]).matmul(ones([3, 4, 5]))).message).toBe("[tensor] matmul: (2, 3, 4) and (3, 4, 5): sizes 2 and 3 of a leading axis differ, and neither is 1.");
+    expect(failure(() => ones([4]).matmul(ones([3]))).message).toContain("inner sizes 4 and 3 differ");
+    expect(failure(() => ones([4]).matmul(ones([3, 4]), { transposeA: true })).message).toContain("a vector cannot be transposed");
+    expect(failure(() => tensor(2).matmul(ones([3, 4]))).message).toContain("both need an axis or more");
   });
 });

@@ -190,7 +190,7 @@ function checkRoom(inputs: readonly Value[], { filled }: CachedOptions): void {
   const [x, keys] = inputs as [Value, Value];
   const before = filled();
   if (!Number.isInteger(before) || before < 0 || before + x.shape[1]! > keys.shape[1]!) {
-    refuse("attentionCached", inputs, `${x.shape[1]} positions after ${before} others do not fit into the cache's ${keys.shape[1]}`);
+    refuse("attentionCached", inputs, `${x.shape[1]} positions after ${before} do not fit the cache's ${keys.shape[1]}`);
   }
 }
 

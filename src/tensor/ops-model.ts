@@ -4,6 +4,7 @@ import type { ActivationName, Operand, Values } from "../native/instructions.ts"
 import { emit } from "./device.ts";
 import { beyond } from "./memory.ts";
 import { needFloat } from "./ops-elementwise.ts";
+import { repeatedAxes, stridesOf, sumRepeated } from "./ops-shape.ts";
 import { refuse, type Backward, type Forward, type Operation } from "./tape.ts";
 import { bytesOf, product, sameShape, type Shape, type Value } from "./value.ts";
 import { checkedAtRuns, varyingPlace } from "./varying.ts";
@@ -14,67 +15,117 @@ interface Matrix { at: Operand; dtype: Value["dtype"]; cols: number }
 /** Whether f32 products round their inputs to bf16 (set by functional.ts: autocast). */
 export interface Computing { compute: "f32" | "bf16" }
 
-interface Gemm extends Partial<Values<"gemm">> { m: number; n: number; k: number }
+/** Batch axes of a product, the last innermost: steps along one, in matrices of a, b and c; 0 where the same matrix serves again. */
+type Walk = readonly { size: number; a: number; b: number; c: number }[];
 
-/** Emits C (=|+=) op(A) op(B) for dense row-major matrices, `batch` of them one behind the other. */
-function emitGemm(a: Matrix, b: Matrix, c: Operand, options: Gemm & { batch?: number; shareB?: boolean; sumOver?: boolean }): void {
-  const { m, n, k, ta = false, tb = false, batch = 1, shareB = false, ...rest } = options;
+interface Gemm extends Partial<Values<"gemm">> { m: number; n: number; k: number; walk?: Walk }
+
+/** Emits C (=|+=) op(A) op(B) for dense row-major matrices, or as many as `walk` says. An instruction walks along two axes. */
+function emitGemm(a: Matrix, b: Matrix, c: Operand, options: Gemm): void {
+  const { m, n, k, ta = false, tb = false, walk = [], ...rest } = options;
+  if (walk.length > 2) {
+    const [first, ...others] = walk as [Walk[number], ...Walk];
+    for (let i = 0; i < first.size; i++) {
+      const part = (from: Matrix, elements: number): Matrix => ({ ...from, at: beyond(from.at, i * elements * bytesOf(from.dtype)) });
+      emitGemm(part(a, first.a * m * k), part(b, first.b * k * n), beyond(c, 4 * i * first.c * m * n), { ...options, walk: others });
+    }
+    return;
+  }
+  const once = { size: 1, a: 0, b: 0, c: 0 };
+  const [outer, inner] = [once, once, ...walk].slice(-2) as [Walk[number], Walk[number]];
   emit("gemm", {
-    a: a.at, b: b.at, c, m, n, k, lda: a.cols, ldb: b.cols, ldc: n, ta, tb, outer: 1, inner: batch, a_outer: 0, a_inner: batch === 1 ? 0 : m * k,
-    b_outer: 0, b_inner: batch === 1 || shareB ? 0 : k * n, c_outer: 0, c_inner: batch === 1 ? 0 : m * n, a_dtype: a.dtype, b_dtype: b.dtype, c_dtype: "f32", compute: "f32", activation: "none",
+    a: a.at, b: b.at, c, m, n, k, lda: a.cols, ldb: b.cols, ldc: n, ta, tb, outer: outer.size, inner: inner.size, a_outer: outer.a * m * k, a_inner: inner.a * m * k,
+    b_outer: outer.b * k * n, b_inner: inner.b * k * n, c_outer: outer.c * m * n, c_inner: inner.c * m * n, a_dtype: a.dtype, b_dtype: b.dtype, c_dtype: "f32", compute: "f32", activation: "none",
     alpha: 1, beta: 0, ...rest,
   });
 }
 
+/** Along the axes of `batch`, to which the leading axes of a and b are repeated; as few axes as will do. */
+function walkAlong(batch: Shape, a: Shape, b: Shape): Walk {
+  const steps = (from: Shape): number[] => {
+    const strides = stridesOf(from);
+    const missing = batch.length - from.length;
+    return batch.map((_, i) => (i < missing || from[i - missing] === 1 ? 0 : strides[i - missing]!));
+  };
+  const [ofA, ofB, ofC] = [steps(a), steps(b), stridesOf(batch)];
+  const walk: Walk[number][] = [];
+  for (const [i, size] of batch.entries()) {
+    if (size === 1) continue;
+    const [last, next] = [walk.at(-1), { size, a: ofA[i]!, b: ofB[i]!, c: ofC[i]! }];
+    if (last !== undefined && last.a === next.a * size && last.b === next.b * size && last.c === next.c * size) walk.splice(-1, 1, { ...next, size: last.size * size });
+    else walk.push(next);
+  }
+  return walk;
+}
+
 interface Multiplying extends Computing { ta: boolean; tb: boolean }
 
-/** Sizes of op(a) op(b), over leading axes that both have. */
-function productSizes(inputs: readonly Value[], { ta, tb }: Multiplying): { batch: Shape; m: number; n: number; k: number } {
+interface Product { shape: Shape; batch: Shape; walk: Walk; m: number; n: number; k: number }
+
+/** Sizes of op(a) op(b). Leading axes are repeated as PyTorch does; a vector a is a row, a vector b a column, and the result lacks that axis. */
+function productSizes(inputs: readonly Value[], { ta, tb }: Multiplying): Product {
   const [a, b] = inputs as [Value, Value];
   if (inputs.some((input) => input.dtype === "i32")) refuse("matmul", inputs, `of type ${a.dtype} and ${b.dtype}; both must be f32 or bf16`);
-  if (a.shape.length < 2 || b.shape.length < 2) refuse("matmul", inputs, "both need two axes or more; reshape a vector to a row or column");
-  const [ar, ac] = a.shape.slice(-2) as [number, number];
-  const [br, bc] = b.shape.slice(-2) as [number, number];
+  if (a.shape.length === 0 || b.shape.length === 0) refuse("matmul", inputs, "both need an axis or more; use mul for a single number");
+  const [row, column] = [a.shape.length === 1, b.shape.length === 1];
+  if ((ta && row) || (tb && column)) refuse("matmul", inputs, "a vector cannot be transposed");
+  const [ar, ac] = (row ? [1, ...a.shape] : a.shape.slice(-2)) as [number, number];
+  const [br, bc] = (column ? [...b.shape, 1] : b.shape.slice(-2)) as [number, number];
   const [m, k] = ta ? [ac, ar] : [ar, ac];
   const [inner, n] = tb ? [bc, br] : [br, bc];
   if (k !== inner) refuse("matmul", inputs, `inner sizes ${k} and ${inner} differ${ta || tb ? " (after transposing)" : ""}`);
-  const batch = a.shape.slice(0, -2);
-  if (!sameShape(batch, b.shape.slice(0, -2))) refuse("matmul", inputs, "leading axes must be the same");
-  return { batch, m, n, k };
+  const [ofA, ofB] = [a.shape.slice(0, -2), b.shape.slice(0, -2)];
+  const length = Math.max(ofA.length, ofB.length);
+  const batch = Array.from({ length }, (_, i) => {
+    const [x, y] = [ofA.at(i - length) ?? 1, ofB.at(i - length) ?? 1];
+    if (x !== y && x !== 1 && y !== 1) refuse("matmul", inputs, `sizes ${x} and ${y} of a leading axis differ, and neither is 1`);
+    return x === 1 ? y : x;
+  });
+  const shape = [...batch, ...(row ? [] : [m]), ...(column ? [] : [n])];
+  // One matrix b for all rows of all a: a single product.
+  if (!ta && product(ofB) === 1) return { shape, batch: [], walk: [], m: m * product(batch), n, k };
+  return { shape, batch, walk: walkAlong(batch, ofA, ofB), m, n, k };
 }
 
 const matrix = (value: Value, at: Operand): Matrix => ({ at, dtype: value.dtype, cols: value.shape.at(-1)! });
+/** A vector is a column. */
+const secondMatrix = (value: Value, at: Operand): Matrix => (value.shape.length === 1 ? { at, dtype: value.dtype, cols: 1 } : matrix(value, at));
 
 /** op(a) op(b); t: the last two axes are swapped. */
 export const matmul: Operation<Multiplying> = {
   name: "matmul",
-  shape(inputs, attributes) {
-    const { batch, m, n } = productSizes(inputs, attributes);
-    return [...batch, m, n];
-  },
+  shape: (inputs, attributes) => productSizes(inputs, attributes).shape,
   forward(step) {
-    const { batch, m, n, k } = productSizes(step.inputs, step.attributes);
-    emitGemm(matrix(step.inputs[0]!, step.at(0)), matrix(step.inputs[1]!, step.at(1)), step.y, { ...step.attributes, m, n, k, batch: product(batch) });
+    const { m, n, k, walk } = productSizes(step.inputs, step.attributes);
+    emitGemm(matrix(step.inputs[0]!, step.at(0)), secondMatrix(step.inputs[1]!, step.at(1)), step.y, { ...step.attributes, m, n, k, walk });
   },
   backward(step) {
-    const { batch, m, n, k } = productSizes(step.inputs, step.attributes);
+    const { batch, m, n, k, walk } = productSizes(step.inputs, step.attributes);
     const { ta, tb, compute } = step.attributes;
-    const [a, b] = [matrix(step.inputs[0]!, step.at(0)), matrix(step.inputs[1]!, step.at(1))];
+    const [a, b] = [matrix(step.inputs[0]!, step.at(0)), secondMatrix(step.inputs[1]!, step.at(1))];
     const dy: Matrix = { at: step.dy, dtype: "f32", cols: n };
-    const all = { batch: product(batch), compute };
+    /** The gradient of input i as a product of two of a, b and dy (c), summed where the input was repeated. */
+    const give = (i: number, first: Matrix, second: Matrix, walked: readonly ["a" | "b" | "c", "a" | "b" | "c"], options: Gemm): void => {
+      if (!step.needs(i)) return;
+      const turned = walk.map((axis) => ({ ...axis, a: axis[walked[0]], b: axis[walked[1]] }));
+      const make = (at: Operand, accumulate: boolean): void => emitGemm(first, second, at, { ...options, walk: turned, beta: accumulate ? 1 : 0, compute });
+      const input = step.inputs[i]!.shape;
+      const whole = [...batch, ...input.slice(-2)];
+      if (repeatedAxes(input, whole).length === 0) {
+        const { at, accumulate } = step.into(i);
+        make(at, accumulate);
+      } else step.temporary(4 * product(whole), (at) => {
+        make(at, false);
+        sumRepeated(step, i, at, whole);
+      });
+    };
     // a's at last: where an activation made a, what follows multiplies this by its slope (device.ts: multiplies).
-    if (step.needs(1)) {
-      const { at, accumulate } = step.into(1);
-      // d op(b) = op(a)^T dy, (k, n); where b is transposed, dy^T op(a), (n, k)
-      if (tb) emitGemm(dy, a, at, { m: n, n: k, k: m, ta: true, tb: ta, beta: accumulate ? 1 : 0, ...all });
-      else emitGemm(a, dy, at, { m: k, n, k: m, ta: !ta, tb: false, beta: accumulate ? 1 : 0, ...all });
-    }
-    if (step.needs(0)) {
-      const { at, accumulate } = step.into(0);
-      // d op(a) = dy op(b)^T, (m, k); where a is transposed, its transpose op(b) dy^T, (k, m)
-      if (ta) emitGemm(b, dy, at, { m: k, n: m, k: n, ta: tb, tb: true, beta: accumulate ? 1 : 0, ...all });
-      else emitGemm(dy, b, at, { m, n: k, k: n, ta: false, tb: !tb, beta: accumulate ? 1 : 0, ...all });
-    }
+    // d op(b) = op(a)^T dy, (k, n); where b is transposed, dy^T op(a), (n, k)
+    if (tb) give(1, dy, a, ["c", "a"], { m: n, n: k, k: m, ta: true, tb: ta });
+    else give(1, a, dy, ["a", "c"], { m: k, n, k: m, ta: !ta, tb: false });
+    // d op(a) = dy op(b)^T, (m, k); where a is transposed, its transpose op(b) dy^T, (k, m)
+    if (ta) give(0, b, dy, ["b", "c"], { m: k, n: m, k: n, ta: tb, tb: true });
+    else give(0, dy, b, ["c", "b"], { m, n: k, k: n, ta: false, tb: !tb });
   },
 };
 

@@ -4,7 +4,7 @@ import type { Operand, Values } from "../native/instructions.ts";
 import { emit } from "./device.ts";
 import { beyond } from "./memory.ts";
 import { needFloat } from "./ops-elementwise.ts";
-import { refuse, type Operation } from "./tape.ts";
+import { refuse, type Backward, type Operation } from "./tape.ts";
 import { bytesOf, product, type Shape } from "./value.ts";
 
 /** Strides of a dense array, in elements. */
@@ -145,31 +145,38 @@ export const expand: Operation<{ shape: Shape }> = {
     const strides = stridesOf(from);
     emitCopy(step.at(0), step.y, shape, shape.map((_, i) => (i < missing || from[i - missing] === 1 ? 0 : strides[i - missing]!)), stridesOf(shape), step.output.dtype);
   },
-  // One axis is summed at a time, from the front; the last sum goes to the gradient itself.
   backward(step) {
     const { shape } = step.attributes;
-    const from = step.inputs[0]!.shape;
-    const missing = shape.length - from.length;
-    const axes = shape.flatMap((size, i) => (size !== 1 && (i < missing || from[i - missing] === 1) ? [i] : []));
-    if (axes.length === 0) return step.pass(0);
-    const sumFrom = (x: Operand, left: Shape, rest: readonly number[]): void => {
-      const [axis, ...others] = rest as [number, ...number[]];
-      const grid = around(left, axis);
-      const summed = left.with(axis, 1);
-      const sum = (y: Operand, accumulate: boolean): void => emit("reduce", { x, y, ...grid, operation: "sum", alpha: 1, accumulate });
-      if (others.length === 0) {
-        const { at, accumulate } = step.into(0);
-        sum(at, accumulate);
-      } else {
-        step.temporary(4 * product(summed), (at) => {
-          sum(at, false);
-          sumFrom(at, summed, others);
-        });
-      }
-    };
-    sumFrom(step.dy, shape, axes);
+    if (repeatedAxes(step.inputs[0]!.shape, shape).length === 0) step.pass(0);
+    else sumRepeated(step, 0, step.dy, shape);
   },
 };
+
+/** Axes of `shape` along which a value of shape `from` is repeated. */
+export function repeatedAxes(from: Shape, shape: Shape): number[] {
+  const missing = shape.length - from.length;
+  return shape.flatMap((size, i) => (size !== 1 && (i < missing || from[i - missing] === 1) ? [i] : []));
+}
+
+/** Gives input `i`, which was repeated to `shape`, the sums of a gradient of that shape. One axis is summed at a time, from the front; the last sum goes to the gradient itself. */
+export function sumRepeated(step: Backward<unknown>, i: number, gradient: Operand, shape: Shape): void {
+  const sumFrom = (x: Operand, left: Shape, rest: readonly number[]): void => {
+    const [axis, ...others] = rest as [number, ...number[]];
+    const grid = around(left, axis);
+    const summed = left.with(axis, 1);
+    const sum = (y: Operand, accumulate: boolean): void => emit("reduce", { x, y, ...grid, operation: "sum", alpha: 1, accumulate });
+    if (others.length === 0) {
+      const { at, accumulate } = step.into(i);
+      sum(at, accumulate);
+    } else {
+      step.temporary(4 * product(summed), (at) => {
+        sum(at, false);
+        sumFrom(at, summed, others);
+      });
+    }
+  };
+  sumFrom(gradient, shape, repeatedAxes(step.inputs[i]!.shape, shape));
+}
 
 interface Reducing { operation: "sum" | "mean" | "max" | "sumsq"; axis: number | null }
 
