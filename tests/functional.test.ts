@@ -124,3 +124,41 @@ describe("matmul repeats leading axes and takes vectors, as PyTorch does", () =>
     expect(failure(() => tensor(2).matmul(ones([3, 4]))).message).toContain("both need an axis or more");
   });
 });
+
+test("comparisons take i32 with i32, and with f32", () => {
+  const [a, b] = [[1, -2, 3, 4], [1, 2, 3, -4]].map((list) => tensor(list, { dtype: "i32", shape: [2, 2] })) as [Tensor, Tensor];
+  expect(a.equal(b).toList()).toEqual([[1, 0], [1, 0]]);
+  expect(a.greater(b).toList()).toEqual([[0, 0], [0, 1]]);
+  expect(a.greaterEqual(tensor([3, -2], { dtype: "i32" })).toList()).toEqual([[0, 1], [1, 1]]);
+  expect([a.equal(3).toList(), a.to("f32").greater(b).toList()]).toEqual([[[0, 0], [1, 0]], [[0, 0], [0, 1]]]);
+  expect(ones([2, 3]).argmax(1).equal(zeros([2], { dtype: "i32" })).mean().item()).toBe(1); // an accuracy
+  expect(failure(() => a.equal(ones([2, 2]).to("bf16"))).message).toBe("[tensor] equal: (2, 2) and (2, 2): of type i32 and bf16; f32 and i32 can be compared.");
+});
+
+const q = ones([1, 2, 1, 4]);
+const wrong: [string, () => unknown, string][] = [
+  ["activation of linear", () => new nn.Linear(2, 3, { activation: "swish" as "silu" }).forward(ones([1, 2])), '[tensor] linear: (1, 2) and (3, 2) and (3): "swish" is no activation; there are none, relu, gelu, silu, sigmoid, tanh.'],
+  ["activation of int8 linear", () => noGrad(() => F.linear(ones([1, 3]), new nn.QuantizedMatrix(2, 3), null, "swish" as "silu")), '[tensor] linear: (1, 3): "swish" is no activation'],
+  ["activation", () => ones([1]).activate("elu" as "relu"), '[tensor] activate: (1): "elu" is no activation'],
+  ["activation of halves", () => F.gatedPacked(ones([2]), "elu" as "relu"), '[tensor] gatedPacked: (2): "elu" is no activation'],
+  ...[-1, 1.5, NaN, 3].map((kvLength): [string, () => unknown, string] => [`kvLength ${kvLength}`, () => F.attention(q, q, q, { causal: false, kvLength }), `kvLength = ${kvLength} is not a whole number of 0 .. 2, which k holds`]),
+  ["scale", () => F.attention(q, q, q, { scale: NaN }), "scale = NaN is not a finite number"],
+  ["rope offset", () => F.rope(q, { offset: -2 }), "[tensor] rope: (1, 2, 1, 4): rope: offset = -2 is not a whole number from 0."],
+  ["rope offset, packed", () => F.attentionPacked(ones([1, 1, 6]), { heads: 1, rope: { offset: 1.5 } }), "[tensor] attentionPacked: (1, 1, 6): rope: offset = 1.5 is not a whole number from 0."],
+  ["rope base", () => F.rope(q, { base: 0 }), "rope: base = 0 is not a number above 0"],
+  ["rope factor", () => F.rope(q, { factor: -1 }), "rope: factor = -1 is not a number above 0"],
+  ["rope lengths", () => F.rope(q, { original: 8, low: 4, high: 1 }), "rope: low = 4 and high = 1 are not two rising numbers from 0"],
+  ["rope pairs", () => F.rope(q, { pairs: "third" as "half" }), 'rope: pairs "third" are not among interleaved, half'],
+  ["eps", () => F.layerNorm(q, null, null, -1), "[tensor] layerNorm: (1, 2, 1, 4): eps = -1 is not a number from 0."],
+  ["two axes for attention", () => new nn.MultiHeadAttention(8, 2).forward(ones([3, 8])), "[tensor] attentionPacked: (3, 24): x must have three axes"],
+  ["no kv heads", () => new nn.MultiHeadAttention(8, 2, { kvHeads: -1 }), "[nn] MultiHeadAttention: 2 heads cannot share -1 kv heads evenly."],
+  ["std", () => new nn.Linear(2, 3, { std: -1 }), "[nn] std = -1 is not a number from 0."],
+  ["argmax of nothing", () => zeros([0]).argmax(), "[tensor] argmax: (0): nothing has no largest element."],
+  ["assign types", () => F.assign(new Parameter(null, [3]), 0, 0, zeros([1], { dtype: "i32" })), "[tensor] assign: (3) and (1): i32 does not go into f32."],
+  ["assign room", () => F.assign(new Parameter(null, [3]), 0, 2, ones([2])), "[tensor] assign: (3) and (2): the second does not fit into the first from 2 of axis 0 on."],
+];
+test.each(wrong)("wrong use is named as such: %s", (_, action, words) => {
+  const error = failure(action);
+  expect(error.kind).toBe("usage");
+  expect(error.message).toContain(words);
+});

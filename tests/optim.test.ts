@@ -2,7 +2,7 @@
 // Not the kernels alone (kernels/float/optimize_test.zig). Read next: src/tensor/optim.ts, src/tensor/schedules.ts.
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
 import { machine } from "../src/native/machine.ts";
-import { capture, memory, nn, optim, Parameter, schedules, tensor, useThreads, manualSeed, randn, functional as F, type Tensor } from "../src/tensor/egg.ts";
+import { capture, memory, nn, optim, Parameter, schedules, tensor, useThreads, manualSeed, ones, randn, functional as F, type Tensor } from "../src/tensor/egg.ts";
 import { failure } from "./failure.ts";
 import optimGolden from "./golden/optim.json";
 import scheduleGolden from "./golden/schedules.json";
@@ -60,6 +60,9 @@ describe("schedules", () => {
     expect(failure(() => schedules.cosine(-1, { lr: 1, total: 5 })).message).toBe("[schedules] cosine: step = -1 is not a number from 0.");
     expect(failure(() => schedules.linear(0, { lr: 1, total: NaN })).message).toContain("total = NaN");
     expect(failure(() => schedules.constant(0, { lr: Infinity })).message).toContain("lr = Infinity");
+    // A share of the run as warm-up would give ten times lr at step 0.
+    for (const name of ["constant", "linear", "cosine", "inverseSqrt"] as const) expect(failure(() => schedules[name](0, { lr: 1, warmup: 0.1, total: 100 })).message).toBe(`[schedules] ${name}: warmup = 0.1 is not a whole number of steps.`);
+    expect(failure(() => schedules.cosine(0, { lr: 1, total: 10.5 })).message).toContain("total = 10.5 is not a whole number of steps");
   });
 });
 
@@ -335,6 +338,10 @@ describe("refused", () => {
   const w = new Parameter(new Float32Array(4), [2, 2]);
   const cases: [string, () => unknown, string][] = [
     ["no parameters", () => new SGD([]), "[optim] SGD: there are no parameters that require gradients."],
+    ["a module", () => new SGD(new nn.Linear(1, 1) as never), "[optim] SGD: parameters are no list."],
+    ["a tensor", () => new SGD([ones([2], { requiresGrad: true })] as never), "[optim] SGD: 0 is no Parameter."],
+    ["groups", () => new SGD([{ params: [w], lr: 1 }] as never), "[optim] SGD: 0 is no Parameter."],
+    ["one name of two", () => new SGD([["a", w], ["a", new Parameter(null, [1])]]), "[optim] SGD: two parameters go by the name a."],
     ["lr", () => new AdamW([w], { lr: NaN }), "[optim] AdamW: lr = NaN is not a number from 0."],
     ["beta", () => new optim.Adam([w], { betas: [0.9, 1] }), "[optim] Adam: a beta of 1 is not in 0 .. 1."],
     ["decay", () => new Lion([w], { weightDecay: -1 }), "[optim] Lion: weightDecay = -1 is not a number from 0."],
@@ -348,8 +355,8 @@ describe("refused", () => {
     ["state in another type", () => new Lion([w]).loadStateDict({ rule: "lion", step: 1, tensors: { "0.exp_avg": tensor(new Int32Array(4), { shape: [2, 2] }) } }), "[optim] loadStateDict: 0.exp_avg is i32; state is f32."],
     ["in a capture", () => capture({}, () => new SGD([w])), "make optimizers before a program is captured"],
     ["state of another rule", () => new SGD([w]).loadStateDict(new Lion([w]).stateDict()), "[optim] loadStateDict: the state is of lion, the optimizer is sgd."],
-    ["state of other names", () => new Lion([w]).loadStateDict({ rule: "lion", step: 1, tensors: { "1.exp_avg": tensor([1]) } }), "[nn] loadStateDict: missing: 0.exp_avg; extra: 1.exp_avg."],
-    ["state of other shapes", () => new Lion([w]).loadStateDict({ rule: "lion", step: 1, tensors: { "0.exp_avg": tensor([1]) } }), "[nn] loadStateDict: wrong shape: 0.exp_avg is (1), expected (2, 2)."],
+    ["state of other names", () => new Lion([w]).loadStateDict({ rule: "lion", step: 1, tensors: { "1.exp_avg": tensor([1]) } }), "[optim] loadStateDict: missing: 0.exp_avg; extra: 1.exp_avg."],
+    ["state of other shapes", () => new Lion([w]).loadStateDict({ rule: "lion", step: 1, tensors: { "0.exp_avg": tensor([1]) } }), "[optim] loadStateDict: wrong shape: 0.exp_avg is (1), expected (2, 2)."],
   ];
   test.each(cases)("%s", (_, action, words) => expect(failure(action).message).toContain(words));
 

@@ -141,7 +141,8 @@ export function assign(destination: Parameter, axis: number, start: number, sour
   const room = destination.shape[place];
   const fits = length !== undefined && room !== undefined && Number.isInteger(start) && start >= 0 && start + length <= room &&
     destination.shape.length === source.shape.length && destination.shape.every((size, i) => i === place || size === source.shape[i]);
-  if (!fits || destination.dtype !== source.dtype) refuse("assign", [destination, source], `${source.dtype} does not go into ${destination.dtype} at ${start} of axis ${axis}`);
+  if (destination.dtype !== source.dtype) refuse("assign", [destination, source], `${source.dtype} does not go into ${destination.dtype}`);
+  if (!fits) refuse("assign", [destination, source], `the second does not fit into the first from ${start} of axis ${axis} on`);
   const whole = around(destination.shape, place);
   const at = beyond(destination.place("assign"), start * whole.inner * bytesOf(source.dtype));
   const width = length! * whole.inner;

@@ -1,5 +1,6 @@
 // First values of weights: one random stream for each parameter, from manualSeed, so that a seed and the order of layers say
 // all. Not dropout's streams (kernels) and not rand and randn, which name their own seed. Read next: nn.ts.
+import { EggError } from "../errors.ts";
 import { initialStream } from "./device.ts";
 import { checkMemory } from "./memory.ts";
 import { fillNormal, words } from "./random.ts";
@@ -25,8 +26,9 @@ export function uniform(shape: Shape, bound: number): Parameter {
   });
 }
 
-/** Normal, mean 0 and deviation `std`. */
+/** Normal, mean 0 and deviation `std`. @throws EggError("usage") for a deviation that is none */
 export function normal(shape: Shape, std: number): Parameter {
+  if (!(std >= 0 && Number.isFinite(std))) throw new EggError("usage", `[nn] std = ${std} is not a number from 0.`);
   const { seed, stream } = initialStream();
   if (std === 0) return constant(shape, 0);
   return made(shape, (values) => fillNormal(values, words(seed, stream), std));

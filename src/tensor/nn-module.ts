@@ -11,10 +11,11 @@ function listed(names: readonly string[]): string {
 }
 
 /**
- * Compares what is given with what is expected, by name and shape.
+ * Compares what is given to a loadStateDict with what is expected, by name and shape.
+ * @param who the part of egg that asks, for the message
  * @throws EggError("data") that lists all that is missing, unknown, or of another shape
  */
-export function checkNames(who: string, expected: ReadonlyMap<string, Shape>, given: Readonly<Record<string, { shape: Shape }>>): void {
+export function checkNames(who: string, hint: string, expected: ReadonlyMap<string, Shape>, given: Readonly<Record<string, { shape: Shape }>>): void {
   const missing = [...expected.keys()].filter((name) => !Object.hasOwn(given, name));
   const extra = Object.keys(given).filter((name) => !expected.has(name));
   const wrong = [...expected].flatMap(([name, shape]) => {
@@ -23,7 +24,7 @@ export function checkNames(who: string, expected: ReadonlyMap<string, Shape>, gi
   });
   const parts = [["missing", missing], ["extra", extra], ["wrong shape", wrong]] as const;
   const words = parts.flatMap(([what, names]) => (names.length === 0 ? [] : [`${what}: ${listed(names)}`]));
-  if (words.length > 0) throw new EggError("data", `[nn] ${who}: ${words.join("; ")}.`, { hint: "Nothing was loaded. Make the model with the settings that it was saved with." });
+  if (words.length > 0) throw new EggError("data", `[${who}] loadStateDict: ${words.join("; ")}.`, { hint: `Nothing was loaded. ${hint}` });
 }
 
 /** bf16 keeps its bits: reading widens to f32, and the upper half is what it was. */
@@ -104,7 +105,7 @@ export abstract class Module {
    */
   loadStateDict(state: Readonly<Record<string, Tensor>>): void {
     const own = this.namedParameters();
-    checkNames("loadStateDict", new Map(own.map(([name, { shape }]) => [name, shape])), state);
+    checkNames("nn", "Make the model with the settings that it was saved with.", new Map(own.map(([name, { shape }]) => [name, shape])), state);
     const types = own.filter(([name, { dtype }]) => state[name]!.dtype !== dtype).map(([name, { dtype }]) => `${name} is ${state[name]!.dtype}, expected ${dtype}`);
     if (types.length > 0) throw new EggError("data", `[nn] loadStateDict: wrong type: ${listed(types)}.`, { hint: "Nothing was loaded. Convert with to(\"f32\") first." });
     const numbers = own.map(([name]) => numbersOf(state[name]!));

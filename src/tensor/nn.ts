@@ -151,7 +151,7 @@ export class MultiHeadAttention extends Module {
     super();
     const { kvHeads = heads, headWidth = width / heads, bias = true, causal = true, rope = null, dropout = 0, std, outStd = std, int8 } = options;
     if (!Number.isInteger(headWidth) || headWidth < 1) throw new EggError("usage", `[nn] MultiHeadAttention: ${heads} heads do not divide the width ${width}.`, { hint: "Give headWidth, or other heads." });
-    if (!Number.isInteger(heads / kvHeads)) throw new EggError("usage", `[nn] MultiHeadAttention: ${heads} heads cannot share ${kvHeads} kv heads evenly.`);
+    if (!Number.isInteger(kvHeads) || kvHeads < 1 || heads % kvHeads !== 0) throw new EggError("usage", `[nn] MultiHeadAttention: ${heads} heads cannot share ${kvHeads} kv heads evenly.`);
     if (rope !== null && headWidth % 2 !== 0) throw new EggError("usage", `[nn] MultiHeadAttention: rotary positions need heads of an even width, found ${headWidth}.`);
     this.qkv = new Linear(width, (heads + 2 * kvHeads) * headWidth, { bias, std, int8 });
     this.out = new Linear(heads * headWidth, width, { bias, std: outStd, int8 });

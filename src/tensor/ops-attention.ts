@@ -1,6 +1,6 @@
 // The op table, part four: rotary positions and attention, over separate q, k, v, over one packed tensor, or with a cache.
 // Not the kernels (kernels/float/rope.zig, attention.zig). Read next: functional.ts, which calls them.
-import type { Operand, Values } from "../native/instructions.ts";
+import { enums, type Operand, type Values } from "../native/instructions.ts";
 import { emit } from "./device.ts";
 import { beyond } from "./memory.ts";
 import { needFloat } from "./ops-elementwise.ts";
@@ -33,13 +33,24 @@ function emitRope(x: Operand, y: Operand, sizes: { batch: number; time: number; 
 
 const dense = (time: number, heads: number, d: number): Strides => ({ batch: time * heads * d, time: heads * d, head: d });
 
+/** Refuses heads that have no pairs, and positions that are none. */
+function checkRope(name: string, inputs: readonly Value[], d: number, { base, offset, pairs, factor, original, low, high }: RopeOptions): void {
+  if (d % 2 !== 0) refuse(name, inputs, `rope needs an even d, found ${d}`);
+  for (const [what, value] of Object.entries({ base, factor })) if (!(value > 0 && Number.isFinite(value))) refuse(name, inputs, `rope: ${what} = ${value} is not a number above 0`);
+  if (!Number.isInteger(offset) || offset < 0) refuse(name, inputs, `rope: offset = ${offset} is not a whole number from 0`);
+  if (!(original >= 0 && Number.isFinite(original))) refuse(name, inputs, `rope: original = ${original} is not a number from 0`);
+  if (!(low >= 0 && low < high && Number.isFinite(high))) refuse(name, inputs, `rope: low = ${low} and high = ${high} are not two rising numbers from 0`);
+  if (!enums.RopePairs.includes(pairs)) refuse(name, inputs, `rope: pairs ${JSON.stringify(pairs)} are not among ${enums.RopePairs.join(", ")}`);
+}
+
 /** Rotates pairs of x (B, T, H, d) by their position. */
 export const rope: Operation<RopeOptions> = {
   name: "rope",
-  shape(inputs) {
+  shape(inputs, options) {
     needFloat("rope", inputs);
     const { shape } = inputs[0]!;
     if (shape.length !== 4 || shape[3]! % 2 !== 0) refuse("rope", inputs, "x must be (batch, time, heads, d) with an even d");
+    checkRope("rope", inputs, shape[3]!, options);
     return shape;
   },
   forward(step) {
@@ -57,9 +68,13 @@ export const rope: Operation<RopeOptions> = {
 
 export interface AttentionOptions { causal: boolean; scale: number | null; kvLength: number | null }
 
+function checkScale(name: string, inputs: readonly Value[], scale: number | null): void {
+  if (scale !== null && !Number.isFinite(scale)) refuse(name, inputs, `scale = ${scale} is not a finite number`);
+}
+
 type Sizes = Pick<Values<"attention">, "batch" | "q_len" | "kv_len" | "heads" | "kv_heads" | "d">;
 
-function attentionSizes(inputs: readonly Value[], { causal, kvLength }: AttentionOptions): Sizes {
+function attentionSizes(inputs: readonly Value[], { causal, scale, kvLength }: AttentionOptions): Sizes {
   const [q, k, v] = inputs as [Value, Value, Value];
   needFloat("attention", inputs);
   if (inputs.some((input) => input.shape.length !== 4)) refuse("attention", inputs, "q must be (batch, q_len, heads, d), k and v (batch, kv_len, kv_heads, d)");
@@ -68,7 +83,8 @@ function attentionSizes(inputs: readonly Value[], { causal, kvLength }: Attentio
   if (kb !== batch || kd !== d || k.shape.some((size, i) => size !== v.shape[i])) refuse("attention", inputs, "batch and d must agree, and k and v have the same shape");
   if (kv_heads === 0 || heads % kv_heads !== 0) refuse("attention", inputs, `${heads} query heads cannot share ${kv_heads} kv heads evenly`);
   const kv_len = kvLength ?? room;
-  if (kv_len > room) refuse("attention", inputs, `kvLength ${kv_len} is more than k holds`);
+  if (!Number.isInteger(kv_len) || kv_len < 0 || kv_len > room) refuse("attention", inputs, `kvLength = ${kv_len} is not a whole number of 0 .. ${room}, which k holds`);
+  checkScale("attention", inputs, scale);
   if (causal && q_len > kv_len) refuse("attention", inputs, `${q_len} queries see ${kv_len} keys; causal attention needs at least as many keys`);
   return { batch, q_len, kv_len, heads, kv_heads, d };
 }
@@ -122,13 +138,15 @@ export const attention: Operation<AttentionOptions> = {
 
 export interface PackedOptions { heads: number; kvHeads: number; causal: boolean; scale: number | null; rope: RopeOptions | null }
 
-function packedSizes(inputs: readonly Value[], { heads, kvHeads }: PackedOptions): Sizes & { width: number } {
+function packedSizes(inputs: readonly Value[], { heads, kvHeads, scale }: PackedOptions): Sizes & { width: number } {
   needFloat("attentionPacked", inputs);
   const { shape } = inputs[0]!;
-  const width = shape[2] ?? 0;
+  if (shape.length !== 3) refuse("attentionPacked", inputs, "x must have three axes, (batch, time, (heads + 2 kvHeads) d)");
+  const width = shape[2]!;
   const d = width / (heads + 2 * kvHeads);
-  if (shape.length !== 3 || !Number.isInteger(d)) refuse("attentionPacked", inputs, `x must be (batch, time, (heads + 2 kvHeads) d); ${heads} + 2 * ${kvHeads} heads do not divide ${width}`);
-  if (kvHeads < 1 || heads % kvHeads !== 0) refuse("attentionPacked", inputs, `${heads} query heads cannot share ${kvHeads} kv heads evenly`);
+  if (!Number.isInteger(d)) refuse("attentionPacked", inputs, `x must be (batch, time, (heads + 2 kvHeads) d); ${heads} + 2 * ${kvHeads} heads do not divide ${width}`);
+  checkScale("attentionPacked", inputs, scale);
+  if (!Number.isInteger(kvHeads) || kvHeads < 1 || heads % kvHeads !== 0) refuse("attentionPacked", inputs, `${heads} query heads cannot share ${kvHeads} kv heads evenly`);
   return { batch: shape[0]!, q_len: shape[1]!, kv_len: shape[1]!, heads, kv_heads: kvHeads, d, width };
 }
 
@@ -145,7 +163,7 @@ export const attentionPacked: Operation<PackedOptions> = {
   name: "attentionPacked",
   shape(inputs, options) {
     const { batch, q_len, heads, d } = packedSizes(inputs, options);
-    if (options.rope !== null && d % 2 !== 0) refuse("attentionPacked", inputs, `rope needs an even d, found ${d}`);
+    if (options.rope !== null) checkRope("attentionPacked", inputs, d, options.rope);
     return [batch, q_len, heads * d];
   },
   forward(step) {
@@ -202,7 +220,7 @@ export const attentionCached: Operation<CachedOptions> = {
   name: "attentionCached",
   shape(inputs, options) {
     const { batch, q_len, heads, kv_heads, d } = packedSizes(inputs, options);
-    if (options.rope !== null && d % 2 !== 0) refuse("attentionCached", inputs, `rope needs an even d, found ${d}`);
+    if (options.rope !== null) checkRope("attentionCached", inputs, d, options.rope);
     const fits = inputs.slice(1).every(({ shape }) => shape.length === 4 && shape[0] === batch && shape[2] === kv_heads && shape[3] === d);
     if (!fits) refuse("attentionCached", inputs, `keys and values must be (${batch}, room, ${kv_heads}, ${d})`);
     checkRoom(inputs, options);

@@ -1,14 +1,19 @@
 // The op table, part one: what goes element by element, with broadcasting, activations, dropout and conversion.
 // Not the kernels (kernels/float/elementwise.zig) and not who calls (functional.ts). Read next: ops-shape.ts, ops-model.ts.
-import type { ActivationName, DtypeName, Operand, Values } from "../native/instructions.ts";
+import { enums, type ActivationName, type DtypeName, type Operand, type Values } from "../native/instructions.ts";
 import { capturing, emit, randomStream } from "./device.ts";
 import { beyond } from "./memory.ts";
-import { refuse, type Backward, type Operation } from "./tape.ts";
+import { refuse, type Backward, type Forward, type Operation } from "./tape.ts";
 import { product, sameShape, type Shape, type Value } from "./value.ts";
 
 /** Refuses other types than f32. */
 export function needFloat(name: string, inputs: readonly Value[]): void {
   if (inputs.some((input) => input.dtype !== "f32")) refuse(name, inputs, `of type ${inputs.map((input) => input.dtype).join(" and ")}; all must be f32`);
+}
+
+/** Refuses names that are no activation's. */
+export function checkActivation(name: string, inputs: readonly Value[], activation: ActivationName): void {
+  if (!enums.Activation.includes(activation)) refuse(name, inputs, `${JSON.stringify(activation)} is no activation; there are ${enums.Activation.join(", ")}`);
 }
 
 /** How the second input of a binary operation lies against the first. */
@@ -135,9 +140,31 @@ function extreme(name: string, operation: "maximum" | "minimum"): Operation<Spre
 
 export const maximum = extreme("maximum", "maximum");
 export const minimum = extreme("minimum", "minimum");
-export const greater = binary("greater", "greater");
-export const greaterEqual = binary("greaterEqual", "greater_equal");
-export const equal = binary("equal", "equal");
+
+/** Of f32 and i32 in any mixture; i32 counts as the nearest f32, which up to 2^24 is itself. No gradient. */
+function comparison(name: string, operation: "greater" | "greater_equal" | "equal"): Operation<Spreading> {
+  /** Input `i` as f32. */
+  const asFloat = (step: Forward<Spreading>, i: number, use: (at: Operand) => void): void => {
+    const input = step.inputs[i]!;
+    if (input.dtype === "f32") return use(step.at(i));
+    step.temporary(input.bytes, (y) => {
+      emit("convert", { x: step.at(i), y, count: input.numel, from: input.dtype, to: "f32" });
+      use(y);
+    });
+  };
+  return {
+    name,
+    shape(inputs) {
+      if (inputs.some(({ dtype }) => dtype === "bf16")) refuse(name, inputs, `of type ${inputs.map(({ dtype }) => dtype).join(" and ")}; f32 and i32 can be compared`);
+      return inputs[0]!.shape;
+    },
+    forward: (step) => asFloat(step, 0, (a) => asFloat(step, 1, (b) => combine(step, operation, a, b, step.y, step.attributes.alpha, false))),
+  };
+}
+
+export const greater = comparison("greater", "greater");
+export const greaterEqual = comparison("greaterEqual", "greater_equal");
+export const equal = comparison("equal", "equal");
 
 interface Affine { name: "add" | "sub" | "mul" | "div" | "neg" | "clone"; alpha: number; beta: number }
 
@@ -198,6 +225,7 @@ export const activate: Operation<Activating> = {
   name: "activation",
   label: ({ activation }) => activation,
   shape(inputs, { activation }) {
+    checkActivation("activate", inputs, activation);
     needFloat(activation, inputs);
     if (inputs.length === 2 && !sameShape(inputs[0]!.shape, inputs[1]!.shape)) refuse(`${activation} gate`, inputs, "gate and up must have the same shape");
     return inputs[0]!.shape;
@@ -222,7 +250,8 @@ export const activate: Operation<Activating> = {
 /** act(gate) * up with gate and up side by side in each row: (..., 2n) -> (..., n). */
 export const gatedPacked: Operation<Activating> = {
   name: "gatedPacked",
-  shape(inputs) {
+  shape(inputs, { activation }) {
+    checkActivation("gatedPacked", inputs, activation);
     needFloat("gatedPacked", inputs);
     const [x] = inputs as [Value];
     const width = x.shape.at(-1);

@@ -3,7 +3,7 @@
 import type { ActivationName, Operand, Values } from "../native/instructions.ts";
 import { emit } from "./device.ts";
 import { beyond } from "./memory.ts";
-import { needFloat } from "./ops-elementwise.ts";
+import { checkActivation, needFloat } from "./ops-elementwise.ts";
 import { repeatedAxes, stridesOf, sumRepeated } from "./ops-shape.ts";
 import { refuse, type Backward, type Forward, type Operation } from "./tape.ts";
 import { bytesOf, product, sameShape, type Shape, type Value } from "./value.ts";
@@ -134,7 +134,8 @@ interface Linear extends Computing { activation: ActivationName }
 /** act(x w^T + b): x (..., in), w (out, in), b (out). */
 export const linear: Operation<Linear> = {
   name: "linear",
-  shape(inputs) {
+  shape(inputs, { activation }) {
+    checkActivation("linear", inputs, activation);
     const [x, w, b] = inputs as [Value, Value, Value | undefined];
     if (x.dtype === "i32" || w.dtype === "i32" || (b !== undefined && b.dtype !== "f32")) refuse("linear", inputs, `of type ${inputs.map((input) => input.dtype).join(" and ")}; x and w must be f32 or bf16, the bias f32`);
     if (w.shape.length !== 2) refuse("linear", inputs, "a weight has the shape (out, in)");
@@ -206,8 +207,9 @@ interface Normalizing { mode: "layer" | "rms"; eps: number; bias: boolean }
 export const norm: Operation<Normalizing> = {
   name: "norm",
   label: ({ mode }) => (mode === "layer" ? "layerNorm" : "rmsNorm"),
-  shape(inputs, { mode }) {
+  shape(inputs, { mode, eps }) {
     const name = mode === "layer" ? "layerNorm" : "rmsNorm";
+    if (!(eps >= 0 && Number.isFinite(eps))) refuse(name, inputs, `eps = ${eps} is not a number from 0`);
     needFloat(name, inputs);
     const { width } = rowsOf(name, inputs);
     for (const other of inputs.slice(1)) if (!sameShape(other.shape, [width])) refuse(name, inputs, `weight and bias must have the shape (${width})`);

@@ -5,7 +5,7 @@ import { emit } from "./device.ts";
 import { beyond } from "./memory.ts";
 import { needFloat } from "./ops-elementwise.ts";
 import { refuse, type Backward, type Operation } from "./tape.ts";
-import { bytesOf, product, type Shape } from "./value.ts";
+import { bytesOf, product, type Shape, type Value } from "./value.ts";
 
 /** Strides of a dense array, in elements. */
 export function stridesOf(shape: Shape): number[] {
@@ -184,17 +184,19 @@ function reducedGrid(shape: Shape, axis: number | null): { outer: number; axis: 
   return axis === null ? { outer: 1, axis: product(shape), inner: 1 } : around(shape, axis);
 }
 
+function reducedShape(name: Reducing["operation"] | "argmax", inputs: readonly Value[], axis: number | null): Shape {
+  needFloat(name, inputs);
+  const { shape } = inputs[0]!;
+  if (axis !== null && shape[axis] === undefined) refuse(name, inputs, `there is no axis ${axis}`);
+  if (name.endsWith("max") && reducedGrid(shape, axis).axis === 0) refuse(name, inputs, "nothing has no largest element");
+  return axis === null ? [] : shape.toSpliced(axis, 1);
+}
+
 /** Sum, mean, largest or sum of squares along an axis, which goes away; axis null: of all. */
 export const reduce: Operation<Reducing> = {
   name: "reduce",
   label: ({ operation }) => operation,
-  shape(inputs, { operation, axis }) {
-    needFloat(operation, inputs);
-    const [x] = inputs;
-    if (axis !== null && x!.shape[axis] === undefined) refuse(operation, inputs, `there is no axis ${axis}`);
-    if (operation === "max" && reducedGrid(x!.shape, axis).axis === 0) refuse(operation, inputs, "nothing has no largest element");
-    return axis === null ? [] : x!.shape.toSpliced(axis, 1);
-  },
+  shape: (inputs, { operation, axis }) => reducedShape(operation, inputs, axis),
   forward(step) {
     const { operation, axis } = step.attributes;
     const grid = reducedGrid(step.inputs[0]!.shape, axis);
@@ -214,7 +216,7 @@ export const reduce: Operation<Reducing> = {
 /** Position of the first largest along an axis, i32. */
 export const argmax: Operation<{ axis: number | null }> = {
   name: "argmax",
-  shape: (inputs, { axis }) => reduce.shape(inputs, { operation: "max", axis }),
+  shape: (inputs, { axis }) => reducedShape("argmax", inputs, axis),
   dtype: () => "i32",
   forward: (step) => step.temporary(step.output.bytes, (y) =>
     emit("reduce", { x: step.at(0), y, index: step.y, ...reducedGrid(step.inputs[0]!.shape, step.attributes.axis), operation: "max", alpha: 1 })),

@@ -6,7 +6,7 @@ import type { Operand } from "../native/instructions.ts";
 import { capturing, emit, flush, withTag } from "./device.ts";
 import { checkMemory, giveArena, runsOf, takeArena, type Run } from "./memory.ts";
 import { checkNames } from "./nn-module.ts";
-import { tensor, type Parameter, type Tensor } from "./tensor.ts";
+import { Parameter, tensor, type Tensor } from "./tensor.ts";
 import { emptyData, product, settleGradient, show, type Shape } from "./value.ts";
 
 /** From `parameters()` or, for state that goes by their names, from `namedParameters()`. */
@@ -79,9 +79,16 @@ abstract class Optimizer {
   #steps = 0;
 
   constructor(parameters: Parameters, kinds: readonly string[], rule: Rule) {
-    const all = [...parameters as Iterable<Parameter | readonly [string, Parameter]>].map((each, i): [string, Parameter] => (Array.isArray(each) ? (each as [string, Parameter]) : [`${i}`, each as Parameter]));
-    const named = all.filter(([, parameter], i) => parameter.requiresGrad && all.findIndex(([, other]) => other === parameter) === i);
     this.#rule = rule;
+    if (typeof (parameters as Partial<Parameter[]>)[Symbol.iterator] !== "function") this.#refuse("parameters are no list", "Give model.parameters() or model.namedParameters().");
+    const all = [...parameters as Iterable<Parameter | readonly [string, Parameter]>].map((each, i): [string, Parameter] => (Array.isArray(each) ? (each as [string, Parameter]) : [`${i}`, each as Parameter]));
+    for (const [name, each] of all) {
+      if (!(each instanceof Parameter)) this.#refuse(`${name} is no Parameter`, "Give model.parameters(), or Parameters that you made; there are no groups: make an optimizer for each.");
+      each.checkAlive(titles[rule.rule]);
+    }
+    const named = all.filter(([, parameter], i) => parameter.requiresGrad && all.findIndex(([, other]) => other === parameter) === i);
+    const twice = named.find(([name], i) => named.findIndex(([other]) => other === name) !== i);
+    if (twice !== undefined) this.#refuse(`two parameters go by the name ${twice[0]}`);
     for (const [name, { dtype, shape }] of all) if (dtype !== "f32") this.#refuse(`parameter ${name} ${show(shape)} is ${dtype}, and only f32 can be updated`, 'Keep the weights in f32 and compute in bf16: computeIn("bf16", () => ...).');
     if (named.length === 0) this.#refuse("there are no parameters that require gradients");
     if (capturing() !== null) this.#refuse("make optimizers before a program is captured");
@@ -293,7 +300,7 @@ abstract class Optimizer {
     const moments = this.moments();
     const types = Object.entries(tensors).filter(([, { dtype }]) => dtype !== "f32").map(([name, { dtype }]) => `${name} is ${dtype}`);
     if (types.length > 0) throw new EggError("data", `[optim] loadStateDict: ${types.join(", ")}; state is f32.`);
-    checkNames("loadStateDict", new Map(moments.map(({ name, shape }) => [name, shape])), tensors);
+    checkNames("optim", "Make the optimizer with the parameters, under the names, that it was saved with.", new Map(moments.map(({ name, shape }) => [name, shape])), tensors);
     const numbers = moments.map(({ name }) => tensors[name]!.toArray() as Float32Array);
     moments.forEach(({ writeRange }, i) => writeRange(0, numbers[i]!));
     this.steps = step;

@@ -4,7 +4,7 @@ import { EggError } from "../errors.ts";
 import type { ActivationName, Operand } from "../native/instructions.ts";
 import { capturing, emit, flush, persistent } from "./device.ts";
 import { beyond, type Buffer } from "./memory.ts";
-import { needFloat } from "./ops-elementwise.ts";
+import { checkActivation, needFloat } from "./ops-elementwise.ts";
 import { chunkLosses } from "./ops-model.ts";
 import { isRecording, refuse, type Operation } from "./tape.ts";
 import { checkShape, product, sameShape, show, type Value } from "./value.ts";
@@ -125,7 +125,8 @@ interface Multiplying { weight: QuantizedMatrix; activation: ActivationName }
 /** act(x w^T + b): x (..., in), w (out, in), b (out). Inputs: x, then the bias if there is one. */
 export const quantizedLinear: Operation<Multiplying> = {
   name: "linear",
-  shape(inputs, { weight }) {
+  shape(inputs, { weight, activation }) {
+    checkActivation("linear", inputs, activation);
     const [x, b] = inputs as [Value, Value | undefined];
     const [out, width] = weight.shape;
     needFloat("linear", inputs);

@@ -10,6 +10,9 @@ export interface Decay extends Constant { total: number; minLr?: number }
 function check(name: string, step: number, settings: Constant & Partial<Decay>): void {
   const wrong = Object.entries({ step, ...settings }).find(([, value]) => value !== undefined && !(value >= 0 && value < Infinity));
   if (wrong !== undefined) throw new EggError("usage", `[schedules] ${name}: ${wrong[0]} = ${wrong[1]} is not a number from 0.`);
+  for (const length of ["warmup", "total"] as const) {
+    if (!Number.isInteger(settings[length] ?? 0)) throw new EggError("usage", `[schedules] ${name}: ${length} = ${settings[length]} is not a whole number of steps.`);
+  }
 }
 
 /** What lies between warm-up and end: lr where `share` is 0, minLr where it is 1. */
