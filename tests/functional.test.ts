@@ -162,3 +162,13 @@ test.each(wrong)("wrong use is named as such: %s", (_, action, words) => {
   expect(error.kind).toBe("usage");
   expect(error.message).toContain(words);
 });
+
+test("ids and targets out of range are named with their place and the range: at once, in a program, in int8", () => {
+  const ids = tensor(Int32Array.of(0, 3, 1));
+  const found = "[tensor] embedding: id 3 in row 1 of the 3 that are computed together is not in the table, whose rows are 0 .. 2.";
+  for (const table of [ones([3, 2]), new nn.QuantizedMatrix(3, 2)]) expect(failure(() => F.embedding(ids, table).toArray())).toMatchObject({ kind: "data", message: found });
+  const program = capture({ ids: { shape: [3], dtype: "i32" } }, ({ ids }) => noGrad(() => F.embedding(ids, ones([3, 2]))));
+  expect(failure(() => program.runNow({ ids: Int32Array.of(0, 3, 1) })).message).toBe(found);
+  program.release();
+  expect(failure(() => F.linearCrossEntropy(ones([2, 3]), ones([5, 3]), tensor(Int32Array.of(4, -1))).item()).message).toBe("[tensor] crossEntropy: target -1 in row 1 of the 2 that are computed together is no class; they are 0 .. 4.");
+});

@@ -99,10 +99,10 @@ test("item of many", () => {
 test.each([-1, 5, 2 ** 31 - 1, -(2 ** 31)])("an id of %p, eager, is a data error that says where", (id) => {
   const table = ones([5, 2]);
   const y = F.embedding(tensor([0, 1, id, 2], { dtype: "i32" }), table);
-  expect(failure(() => y.toArray())).toMatchObject({ kind: "data", message: expect.stringMatching(/^\[native\] embed: .* 2\.$/) });
+  expect(failure(() => y.toArray())).toMatchObject({ kind: "data", message: `[tensor] embedding: id ${id} in row 2 of the 4 that are computed together is not in the table, whose rows are 0 .. 4.` });
   expect(failure(() => y.toArray()).message).toContain("embedding of (4) and (5, 2), a result (4, 2), died at an error before it was computed");
   const loss = F.crossEntropy(ones([1, 5]), tensor([id], { dtype: "i32" }));
-  expect(failure(() => loss.item())).toMatchObject({ kind: "data", message: expect.stringMatching(/^\[native\] cross_entropy: .* 0\.$/) });
+  expect(failure(() => loss.item())).toMatchObject({ kind: "data", message: `[tensor] crossEntropy: target ${id} in row 0 of the 1 that are computed together is no class; they are 0 .. 4.` });
 });
 
 test("arenas and programs: a program holds its arenas, stale handles are told, a job keeps its context busy", async () => {

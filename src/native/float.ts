@@ -163,6 +163,15 @@ export class InstructionList {
     return slot === undefined ? null : this.#view.getUint32(base + slot.at, true);
   }
 
+  /** Where an instruction's operand is; null where its operation has none of that name. */
+  operand(instruction: number, field: string): Operand | null {
+    const base = instruction * instruction_bytes;
+    const slot = slots[this.#view.getUint32(base, true)]!.find(({ name }) => name === field);
+    if (slot === undefined) return null;
+    const [arena, low, high] = [0, 8, 12].map((at) => this.#view.getUint32(base + slot.at + at, true)) as [number, number, number];
+    return { arena, offset: low + high * 2 ** 32 };
+  }
+
   #grow(): void {
     const larger = new Uint8Array(new ArrayBuffer(2 * this.#bytes.length));
     larger.set(this.#bytes);
@@ -185,13 +194,31 @@ function setOperand(view: DataView, at: number, { arena, offset }: Operand): voi
   view.setUint32(at + 12, Math.floor(offset / 2 ** 32), true);
 }
 
+/** The error of an id or a target that is out of range, with the number itself. */
+function outOfRange(list: InstructionList, result: DataView): EggError {
+  const { instruction, element } = unpack("RunResult", result);
+  const at = instruction - 1;
+  const found = new Int32Array(new ArrayBuffer(4));
+  const numberIn = (field: string): number => {
+    const { arena, offset } = list.operand(at, field)!;
+    call("egg_float_arena_read", [arena, offset + 4 * element, found, found.byteLength]);
+    return found[0]!;
+  };
+  const row = `in row ${element} of the ${list.number(at, "rows")} that are computed together`; // a chunk, of linearCrossEntropy
+  const [vocabulary, classes] = [list.number(at, "vocabulary"), list.number(at, "classes")];
+  const words = classes === null ? `embedding: id ${numberIn("ids")} ${row} is not in the table, whose rows are 0 .. ${vocabulary! - 1}`
+    : `crossEntropy: target ${numberIn("targets")} ${row} is no class; they are 0 .. ${classes - 1}`;
+  return new EggError("data", `[tensor] ${words}.`, { hint: "Numbers beyond come from data or a tokenizer of another vocabulary; targets that do not count are ignoreIndex." });
+}
+
 /**
  * Links and runs instructions, and returns when they are done.
  * @throws EggError("data") where an id or target is out of range, EggError("internal") for arguments that do not fit
  */
 export function runInstructions(context: Context, list: InstructionList): void {
   const bytes = list.bytes;
-  call("egg_float_run", [context.handle, bytes, bytes.length, emptyRecord("RunResult")]);
+  const result = emptyRecord("RunResult");
+  if (call("egg_float_run", [context.handle, bytes, bytes.length, result], ["fault"]) === "fault") throw outOfRange(list, result);
 }
 
 /** Bytes that the library keeps for the workers of this context's programs. */
@@ -207,6 +234,7 @@ export class NativeProgram {
   readonly count: number;
   readonly #handle: number;
   readonly #ops: readonly OpName[];
+  readonly #list: InstructionList;
   readonly #result = emptyRecord("RunResult");
 
   constructor(context: Context, list: InstructionList) {
@@ -215,6 +243,7 @@ export class NativeProgram {
     call("egg_float_program_create", [context.handle, bytes, bytes.length, emptyRecord("RunResult"), out]);
     this.context = context;
     this.count = list.count;
+    this.#list = list;
     this.#ops = list.heads().map(({ op }) => op);
     this.#handle = out.getUint32(0, true);
   }
@@ -232,7 +261,7 @@ export class NativeProgram {
 
   /** Runs it and returns when it is done. @returns seconds in kernels where `timed`, else 0 */
   runNow(timed = false): number {
-    call("egg_float_program_run", [this.#handle, timed ? 1 : 0, this.#result]);
+    if (call("egg_float_program_run", [this.#handle, timed ? 1 : 0, this.#result], ["fault"]) === "fault") throw outOfRange(this.#list, this.#result);
     return unpack("RunResult", this.#result).seconds;
   }
 
@@ -244,7 +273,9 @@ export class NativeProgram {
   async run(timed = false, onProgress?: (share: number) => void): Promise<boolean> {
     call("egg_float_program_start", [this.#handle, timed ? 1 : 0]);
     await join(this.context, onProgress);
-    return call("egg_float_program_finish", [this.#handle, this.#result], ["cancelled"]) === "ok";
+    const status = call("egg_float_program_finish", [this.#handle, this.#result], ["cancelled", "fault"]);
+    if (status === "fault") throw outOfRange(this.#list, this.#result);
+    return status === "ok";
   }
 
   /** What the last run ran on: lanes of the kernels' vectors (1: the plain twins), threads that had something to do. */
