@@ -331,3 +331,9 @@ describe("a Llama put together", () => {
     for (const cache of caches) cache.release();
   });
 });
+
+test("the library's sources type-check in a project that is stricter than this one", () => {
+  const options = ["strict", "exactOptionalPropertyTypes", "noPropertyAccessFromIndexSignature", "noImplicitReturns", "noImplicitOverride", "noUncheckedIndexedAccess", "isolatedModules"];
+  const { exitCode, stdout } = Bun.spawnSync([process.execPath, "check", ...options.map((name) => `--${name}`), "src/tensor/egg.ts"], { cwd: root });
+  expect({ exitCode, said: stdout.toString() }).toMatchObject({ exitCode: 0 });
+});

@@ -25,9 +25,9 @@ function withoutWeight(layer: Linear | Embedding): void {
 export interface LinearOptions {
   bias?: boolean;
   activation?: ActivationName;
-  std?: number;
+  std?: number | undefined;
   /** Weights are int8 with a scale an output, zeros until they are loaded; for use inside noGrad, not for training. */
-  int8?: boolean;
+  int8?: boolean | undefined;
 }
 
 /** act(x w^T + b): x (..., inputs) -> (..., outputs). First values U(-k, k), k = 1 / sqrt(inputs), or by `std`. */

@@ -43,11 +43,11 @@ export interface MLPOptions {
   /** Without gates, yes. */
   bias?: boolean;
   dropout?: number;
-  std?: number;
+  std?: number | undefined;
   /** Of the last weights where they end on a residual stream; `std`. */
-  outStd?: number;
+  outStd?: number | undefined;
   /** Weights are int8, to be loaded and used (LinearOptions). */
-  int8?: boolean;
+  int8?: boolean | undefined;
 }
 
 /** down(act(up x)), or gated down(act(gate x) * up x), whose `up.weight` holds the rows of gate, then those of up. */
@@ -84,11 +84,11 @@ export interface MultiHeadAttentionOptions {
   rope?: Omit<F.RopeSettings, "offset"> | null;
   /** Of the output, while training. */
   dropout?: number;
-  std?: number;
+  std?: number | undefined;
   /** Of the output's weights, where they end on a residual stream; `std`. */
-  outStd?: number;
+  outStd?: number | undefined;
   /** Weights are int8, to be loaded and used (LinearOptions). */
-  int8?: boolean;
+  int8?: boolean | undefined;
 }
 
 /** Keys and values of what was read so far, (batch, room, kvHeads, headWidth) each, in native memory until `release`. */
