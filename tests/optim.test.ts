@@ -360,6 +360,32 @@ describe("refused", () => {
   ];
   test.each(cases)("%s", (_, action, words) => expect(failure(action).message).toContain(words));
 
+  test("what an optimizer is asked after its release, and a release before its programs'", () => {
+    const optimizer = new optim.Adam([w]);
+    const step = (): void => {
+      w.sum().backward();
+      optimizer.step();
+    };
+    const program = capture({}, step);
+    const before = memory().optimizers;
+    const state = optimizer.stateDict();
+    const { bytes } = optimizer;
+    expect(failure(() => optimizer.release()).message).toBe("[optim] Adam: programs that step this optimizer are still there.");
+    program.runNow({});
+    expect(w.toArray().every((value) => value < 0)).toBe(true);
+    const weights = w.toList();
+    program.release();
+    optimizer.release();
+    expect(before - memory().optimizers).toBe(bytes);
+    for (const action of [() => optimizer.release(), step, () => optimizer.stateDict(), () => optimizer.loadStateDict(state), () => optimizer.gradientNorm(), () => optimizer.bytes]) {
+      const error = failure(action);
+      expect([error.kind, error.message]).toEqual(["usage", "[optim] Adam: this optimizer was released."]);
+    }
+    expect(before - memory().optimizers).toBe(bytes);
+    expect(w.toList()).toEqual(weights);
+    w.zeroGrad();
+  });
+
   test("a parameter that was released", () => {
     const gone = new Parameter(new Float32Array(2), [2]);
     const optimizer = new SGD([gone]);

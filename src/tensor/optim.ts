@@ -61,7 +61,7 @@ abstract class Optimizer {
   readonly parameters: readonly Parameter[];
   readonly #names: readonly string[];
   readonly #rule: Rule;
-  readonly #arena: NativeArena;
+  #state: NativeArena | null;
   /** Kinds of state by PyTorch's names, and where each begins in the arena. */
   readonly #kinds: { name: string; at: number }[];
   /** Where a parameter's state begins in each kind. */
@@ -108,11 +108,16 @@ abstract class Optimizer {
     this.#settingsAt = norms_at + Math.ceil((4 * sums) / line) * line;
     const first = this.#settingsAt + Math.ceil((settings_bytes * this.parameters.length) / line) * line;
     this.#kinds = kinds.map((name, i) => ({ name, at: first + i * bytes }));
-    this.#arena = takeArena("optimizers", first + kinds.length * bytes);
+    this.#state = takeArena("optimizers", first + kinds.length * bytes);
   }
 
   #refuse(why: string, hint?: string): never {
     throw new EggError("usage", `[optim] ${titles[this.#rule.rule]}: ${why}.`, hint === undefined ? {} : { hint });
+  }
+
+  /** Settings, norms and all state, until `release`. */
+  get #arena(): NativeArena {
+    return this.#state ?? this.#refuse("this optimizer was released");
   }
 
   #at(offset: number): Operand {
@@ -307,10 +312,16 @@ abstract class Optimizer {
     this.#names.forEach((name, i) => (this.#counts[i] = steps[name] ?? step));
   }
 
-  /** Gives the memory back. The optimizer, and programs that step it, cannot be used any more. */
+  /** Gives the memory back. The optimizer cannot be used any more. @throws EggError("usage") while there are programs that step it */
   release(): void {
     flush();
-    giveArena("optimizers", this.#arena);
+    try {
+      giveArena("optimizers", this.#arena);
+    } catch (error) {
+      if (!(error instanceof EggError) || error.kind === "usage") throw error;
+      this.#refuse("programs that step this optimizer are still there", "Release them first.");
+    }
+    this.#state = null;
   }
 }
 
