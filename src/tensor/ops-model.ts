@@ -42,6 +42,7 @@ function emitGemm(a: Matrix, b: Matrix, c: Operand, options: Gemm): void {
 
 /** Along the axes of `batch`, to which the leading axes of a and b are repeated; as few axes as will do. */
 function walkAlong(batch: Shape, a: Shape, b: Shape): Walk {
+  if (sameShape(a, b)) return [{ size: product(batch), a: 1, b: 1, c: 1 }];
   const steps = (from: Shape): number[] => {
     const strides = stridesOf(from);
     const missing = batch.length - from.length;
@@ -76,7 +77,7 @@ function productSizes(inputs: readonly Value[], { ta, tb }: Multiplying): Produc
   if (k !== inner) refuse("matmul", inputs, `inner sizes ${k} and ${inner} differ${ta || tb ? " (after transposing)" : ""}`);
   const [ofA, ofB] = [a.shape.slice(0, -2), b.shape.slice(0, -2)];
   const length = Math.max(ofA.length, ofB.length);
-  const batch = Array.from({ length }, (_, i) => {
+  const batch = sameShape(ofA, ofB) ? ofA : Array.from({ length }, (_, i) => {
     const [x, y] = [ofA.at(i - length) ?? 1, ofB.at(i - length) ?? 1];
     if (x !== y && x !== 1 && y !== 1) refuse("matmul", inputs, `sizes ${x} and ${y} of a leading axis differ, and neither is 1`);
     return x === 1 ? y : x;
