@@ -3,6 +3,8 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { tokenizerFrom } from "../src/data/tokenizer.ts";
+import { loadLatest } from "../src/run/checkpoint.ts";
 import { egg, environment, freshFolder, onlyRun, run, sets, tinyContexts, until } from "./program.ts";
 
 setDefaultTimeout(60_000);
@@ -19,8 +21,8 @@ function chat(lines: string | Uint8Array, args: string[] = [], of = folder): { c
 }
 
 /** What `egg generate` writes behind a text. */
-function continued(text: string, args: string[]): string {
-  const { code, out } = run(["generate", folder, "--quiet", `--prompt=${text}`, ...args], { cwd });
+function continued(text: string, args: string[], of = folder): string {
+  const { code, out } = run(["generate", of, "--quiet", `--prompt=${text}`, ...args], { cwd });
   expect(code).toBe(0);
   return out.slice(text.length);
 }
@@ -112,11 +114,57 @@ describe("through a pipe", () => {
   });
 });
 
-test("a transformer talks too, past its block; a character that it does not know is refused", () => {
+/** A model of another kind, trained for a moment. */
+function trainedAs(out: string, values: Record<string, string | number>): string {
+  const { code, err } = run(["--json", "--quiet", ...sets({ "run.eval_every": 0, "run.sample_every": 0, "run.out": out, ...values })], { cwd });
+  if (code !== 0) throw new Error(err);
+  return onlyRun(join(cwd, out));
+}
+
+describe("a transformer reads only what is new", () => {
+  const fables = "the old hen said to the fox that there was a farm by the river, and the fox said that he knew it well. ";
+  // Of subwords, so that what was written may be cut otherwise when it is read.
+  const model = trainedAs("gpt", { preset: "gpt-nano", "data.path": "builtin:fables:256KiB", "data.tokenizer": "bpe:300", "model.layers": 2, "model.width": 32, "model.block": 160, "trainer.batch": 4, "trainer.warmup": 5, "run.steps": 60 });
+
+  test("the answers are those of a model that reads the whole text each time, past its block too", () => {
+    const lines = [fables, "and then?", fables.slice(20), "so the hen went there", fables, "and"];
+    const args = ["--temperature", "0", "--stop", " the", "--stop", "\n", "--tokens", "24"];
+    const { code, out } = chat(`${lines.join("\n")}\n/save whole.txt\n`, ["--quiet", ...args], model);
+    let text = "";
+    const answers = lines.map((line) => {
+      text += `${text === "" || text.endsWith("\n") ? "" : "\n"}${line}\n`;
+      const answer = continued(text, args, model);
+      text += answer;
+      return `${answer}\n`;
+    });
+    expect({ code, out }).toEqual({ code: 0, out: answers.join("") });
+    expect(readFileSync(join(cwd, "whole.txt"), "utf8")).toBe(text);
+    const { tokenizer } = loadLatest(model)!.checkpoint;
+    expect(tokenizerFrom(tokenizer).encode(Buffer.from(text)).length).toBeGreaterThan(1.5 * 160); // the context gave way once at least
+  });
+
+  test("each turn tells what it has read; /reset begins anew, and the same seed gives the same again", () => {
+    const line = (fables + fables).slice(0, 120);
+    const { code, out, err } = chat(`${line}\n/save first.txt\nand\n${line}\n/save all.txt\n/reset\n${line}\nand\n${line}\n/save again.txt\n`, ["--tokens", "1", "--seed", "7"], model);
+    expect(code).toBe(0);
+    const said = out.split("\n");
+    expect(said.slice((said.length - 1) / 2, -1)).toEqual(said.slice(0, (said.length - 1) / 2)); // an answer may be a line end
+    const all = readFileSync(join(cwd, "all.txt"), "utf8");
+    expect(readFileSync(join(cwd, "again.txt"), "utf8")).toBe(all);
+    const { encode } = tokenizerFrom(loadLatest(model)!.checkpoint.tokenizer);
+    const ids = (text: string): number[] => [...encode(Buffer.from(text))];
+    const first = ids(`${line}\n`);
+    const [before, whole] = [ids(all.slice(0, all.indexOf("and\n") + 4)), ids(all.slice(0, all.lastIndexOf(line) + line.length + 1))];
+    expect(whole.length).toBeLessThan(161);
+    const added = whole.length - before.findIndex((id, i) => id !== whole[i] || i === before.length - 1) - 1;
+    const reads = [...err.matchAll(/read (\d+) tokens/g)].map(([, count]) => Number(count));
+    expect(reads).toEqual([first.length, added, first.length, added]); // "and" is too short to tell a speed
+  });
+});
+
+test("a transformer talks past its block; a character that it does not know is refused", () => {
   writeFileSync(join(cwd, "abc.txt"), "abc cab\n".repeat(200));
-  const small = { preset: "gpt-nano", "data.path": "abc.txt", "data.tokenizer": "characters", "model.layers": 1, "model.width": 16, "model.heads": 2, "model.block": 8, "trainer.batch": 2, "run.steps": 2, "run.eval_every": 0, "run.sample_every": 0, "run.out": "small" };
-  expect(run(["--json", "--quiet", ...sets(small)], { cwd }).code).toBe(0);
-  const model = onlyRun(join(cwd, "small"));
+  const model = trainedAs("small", { preset: "gpt-nano", "data.path": "abc.txt", "data.tokenizer": "characters", "model.layers": 1, "model.width": 16, "model.heads": 2, "model.block": 8, "trainer.batch": 2, "run.steps": 2 });
   const { code, out } = chat("abc\ncab cab cab cab cab\n", ["--tokens", "20", "--quiet", "--stop", "@"], model);
   expect(code).toBe(0);
   expect(out.length).toBe(2 * 21);

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { byteNames } from "../src/data/bpe.ts";
 import { openCorpus, splitCorpus } from "../src/data/corpus.ts";
 import { writeWeights } from "../src/models/egg.ts";
-import { generate } from "../src/models/generate.ts";
+import { RecurrentConversation } from "../src/models/generate.ts";
 import { seededRandom } from "../src/models/sampling.ts";
 import { NativeEvaluator, NativeModel } from "../src/native/int8.ts";
 import { openContext } from "../src/native/machine.ts";
@@ -308,8 +308,26 @@ describe("the forward pass", () => {
       logits = plain.token(best);
     }
     const options = { temperature: 0, top_k: 0, top_p: 1, min_p: 0 };
-    expect([...generate(native, new Uint8Array(), 40, options, 1)]).toEqual(expected);
+    expect([...Buffer.concat([...new RecurrentConversation(native).generate(new Uint8Array(), 40, options, 1)])]).toEqual(expected);
     expect([...write(["--tokens", 40, "--temperature", 0])]).toEqual(expected);
+  });
+
+  test("a text that grows is read once, and goes on as if it were read from its beginning", () => {
+    const options = { temperature: 1, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1.3 };
+    const conversation = new RecurrentConversation(native);
+    const written = (of: RecurrentConversation, text: Buffer, tokens: number) => Buffer.concat([...of.generate(text, tokens, options, 5)]);
+    let text = Buffer.from("Hen 5");
+    const read: number[] = [];
+    for (const [tokens, kept] of [[20, 20], [20, 7], [1, 1], [0, 0]] as const) {
+      const answer = written(conversation, text, tokens);
+      expect(answer).toEqual(written(new RecurrentConversation(native), text, tokens));
+      read.push(conversation.read);
+      text = Buffer.concat([text, answer.subarray(0, kept), Buffer.from(" fox")]);
+    }
+    expect(read).toEqual([5, 24, 11, 5]); // the answer as it stands in the text, and what was added
+    const other = Buffer.from("Hen 6 laid");
+    for (const again of [other, other]) expect(written(conversation, again, 9)).toEqual(written(new RecurrentConversation(native), again, 9));
+    expect(conversation.read).toBe(10);
   });
 
   test("the repetition penalty looks back on prompt and text, through the program too", () => {

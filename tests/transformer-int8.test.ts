@@ -197,7 +197,7 @@ describe("--weights int8", () => {
     const { checkpoint } = loadLatest(llama)!;
     const model = openTextModel(openContext(2), JSON.parse(checkpoint.config), checkpoint.tensors, checkpoint.tokenizer, true);
     const options = { temperature: 0, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1, repetition_window: 0 };
-    const written = Buffer.concat([...model.generate(Buffer.from("Hen "), 60, options, 0)]).toString();
+    const written = Buffer.concat([...model.begin().generate(Buffer.from("Hen "), 60, options, 0)]).toString();
     const { bytes, count } = model.weights!;
     model.release!();
     const generate = (...more: string[]) => run(["generate", llama, "--prompt", "Hen ", "--tokens", "60", "--temperature", "0", ...more], { cwd });

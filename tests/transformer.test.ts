@@ -117,8 +117,37 @@ describe.each(Object.entries(shapes))("%s", (_, shape) => {
     const prompt = text.slice(0, length);
     const expected = written(prompt, 5 * block + 7, 0);
     expect(expected.margin).toBeGreaterThan(1e-4); // else rounding might choose
-    expect([...reader.continue(prompt, 5 * block + 7, { ...options, temperature: 0 }, 0)]).toEqual(expected.ids);
-    for (const seed of [1, 2]) expect([...reader.continue(prompt, 30, { ...options, repetition_penalty: seed }, seed)]).toEqual(written(prompt, 30, seed).ids);
+    expect([...reader.begin().continue(prompt, 5 * block + 7, { ...options, temperature: 0 }, 0)]).toEqual(expected.ids);
+    for (const seed of [1, 2]) expect([...reader.begin().continue(prompt, 30, { ...options, repetition_penalty: seed }, seed)]).toEqual(written(prompt, 30, seed).ids);
+  });
+
+  test("a text that grows goes on as full forward passes have it, and only what is new is read", () => {
+    const conversation = reader.begin();
+    let ids = text.slice(0, 3);
+    let held: number[] = [];
+    const read: number[] = [];
+    for (let turn = 0; turn < 9; turn++) {
+      const expected = written(ids, 4, 0);
+      expect(expected.margin).toBeGreaterThan(1e-4);
+      expect([...conversation.continue(ids, 4, { ...options, temperature: 0 }, 0)]).toEqual(expected.ids);
+      const context = ids.slice(droppedOf(ids.length, block));
+      const common = context.findIndex((id, i) => i === context.length - 1 || id !== held[i]);
+      expect(conversation.read).toBe(context.length - common);
+      read.push(conversation.read);
+      const all = [...ids, ...expected.ids.slice(0, -1)]; // nobody has asked what follows on the last one
+      held = all.slice(droppedOf(all.length, block));
+      ids = [...ids, ...expected.ids.slice(0, turn % 3 === 2 ? 2 : 4), ...text.slice(10 * turn, 10 * turn + (turn % 3))]; // the end of some answers is not taken over
+    }
+    expect(read[0]).toBe(block === 1 ? 1 : 3);
+    expect(read[1]).toBe(1);
+    expect(Math.max(...read)).toBeWithin(1, block + 1);
+    // Another text with other weights: nothing is left of the one before.
+    const parameter = model.parameters()[0]!;
+    const before = parameter.toArray().slice();
+    parameter.copy_(before.map((value) => -value) as Float32Array);
+    expect([...reader.begin().continue(ids, 4, { ...options, temperature: 0 }, 0)]).toEqual(written(ids, 4, 0).ids);
+    parameter.copy_(before as Float32Array);
+    expect(failure(() => conversation.continue([], 4, options, 0).next()).message).toContain("at least one token");
   });
 
   test("the context is a block at most, half of one at least, and does not depend on where the prompt ended", () => {
@@ -127,28 +156,28 @@ describe.each(Object.entries(shapes))("%s", (_, shape) => {
       expect(kept).toBeWithin(Math.min(count, Math.floor(block / 2) + (block === 1 ? 1 : 0)), block + 1);
       expect(droppedOf(count + 1, block)).toBeGreaterThanOrEqual(droppedOf(count, block));
     }
-    const whole = [...reader.continue(text.slice(0, 5), 40, options, 3)];
-    expect([...reader.continue(text.slice(0, 5), 20, options, 3)]).toEqual(whole.slice(0, 20));
+    const whole = [...reader.begin().continue(text.slice(0, 5), 40, options, 3)];
+    expect([...reader.begin().continue(text.slice(0, 5), 20, options, 3)]).toEqual(whole.slice(0, 20));
     const greedy = { ...options, temperature: 0 };
-    const first = [...reader.continue(text.slice(0, 5), 40, greedy, 3)];
-    expect([...reader.continue([...text.slice(0, 5), ...first.slice(0, 17)], 23, greedy, 3)]).toEqual(first.slice(17));
+    const first = [...reader.begin().continue(text.slice(0, 5), 40, greedy, 3)];
+    expect([...reader.begin().continue([...text.slice(0, 5), ...first.slice(0, 17)], 23, greedy, 3)]).toEqual(first.slice(17));
   });
 
   test("bytes in, bytes out; an empty prompt begins behind the end of a text", () => {
     const prompt = Uint8Array.from([97, 99, 101]);
-    const ids = [...reader.continue([0, 2, 4], 12, options, 9)];
+    const ids = [...reader.begin().continue([0, 2, 4], 12, options, 9)];
     const texts = (ids: number[]) => ids.slice(0, [...ids, 20].indexOf(20)).map((id) => tokenizer.decode([id])); // up to the end of a text
-    expect([...reader.generate(prompt, 12, options, 9)]).toEqual(texts(ids));
-    expect([...reader.generate(new Uint8Array(0), 5, options, 9)]).toEqual(texts([...reader.continue([20], 5, options, 9)]));
+    expect([...reader.begin().generate(prompt, 12, options, 9)]).toEqual(texts(ids));
+    expect([...reader.begin().generate(new Uint8Array(0), 5, options, 9)]).toEqual(texts([...reader.begin().continue([20], 5, options, 9)]));
     expect(ids.every((id) => id < tokenizer.vocabulary)).toBe(true); // the model has two ids more
   });
 
   test("two texts at once are refused, and memory is taken once", async () => {
     const { bytes } = reader;
     expect(bytes).toBeGreaterThan(0);
-    const first = reader.continue([1], 9, options, 1);
+    const first = reader.begin().continue([1], 9, options, 1);
     first.next();
-    const second = reader.continue([1], 9, options, 1);
+    const second = reader.begin().continue([1], 9, options, 1);
     second.next();
     expect(failure(() => first.next()).message).toContain("another one was begun");
     expect([...second]).toHaveLength(8);
@@ -162,7 +191,7 @@ test("a saved model is opened again and writes the same", () => {
   const saved = new Map([...saveTransformer(model)].map(([name, each]) => [name, { ...each, data: new Uint8Array(Buffer.concat(piecesOf(each).map((piece) => bytesNow(piece).slice()))) }]));
   const [first, second] = [new TransformerText(model, tokenizer), openTransformer(context(), shapes.llama, saved, tokenizer)];
   const options = { temperature: 1, top_k: 0, top_p: 1, min_p: 0 };
-  expect([...second.continue([3], 30, options, 4)]).toEqual([...first.continue([3], 30, options, 4)]);
+  expect([...second.begin().continue([3], 30, options, 4)]).toEqual([...first.begin().continue([3], 30, options, 4)]);
   for (const each of [first, second]) {
     each.release();
     each.model.release();
@@ -174,8 +203,8 @@ test("what cannot be is refused", async () => {
   const reader = new TransformerText(model, tokenizer);
   const options = { temperature: 1, top_k: 0, top_p: 1, min_p: 0 };
   expect(failure(() => new TransformerText(model, { ...tokenizer, vocabulary: 24 })).message).toBe("[transformer] the tokenizer letters has 24 ids, the model 23.");
-  expect(failure(() => [...reader.continue([], 3, options, 1)]).message).toContain("at least one token");
-  expect(failure(() => [...reader.continue([23], 3, options, 1)]).kind).toBe("data");
+  expect(failure(() => [...reader.begin().continue([], 3, options, 1)]).message).toContain("at least one token");
+  expect(failure(() => [...reader.begin().continue([23], 3, options, 1)]).kind).toBe("data");
   expect(failure(() => model.logits(tensor(new Int32Array(9), { shape: [1, 9] }))).message).toBe("[transformer] 9 positions, this model has learned 8.");
   expect(failure(() => model.hidden(tensor(new Int32Array(4)))).message).toBe("[transformer] ids (4): expected (batch, time).");
   const caches = model.caches(1, 9);

@@ -6,6 +6,7 @@ import { numberFromText } from "../config/knobs.ts";
 import { nearest } from "../config/nearest.ts";
 import { EggError } from "../errors.ts";
 import { checkSampling, type SamplingOptions } from "../models/sampling.ts";
+import type { Conversation, TextModel } from "../models/text-model.ts";
 import { createContinuation, stopStrings } from "../report/continuation.ts";
 import { openLines, type Lines } from "../report/lines.ts";
 import { createTextStream } from "../report/text.ts";
@@ -13,8 +14,8 @@ import { colorsFor, createTerminal, isTerminal, reportError, writeOut } from "..
 import { writeDurably } from "../run/files.ts";
 import { catchSignals, dieBySignal, type StopSignal } from "../run/signals.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
-import { Rate, samplingArgs, samplingOf, tokensRead, weightsText } from "./generate.ts";
-import { checkpointArg, openModel, weightsArg, type Trained } from "./trained.ts";
+import { Rate, samplingArgs, samplingOf, weightsText } from "./generate.ts";
+import { checkpointArg, openModel, weightsArg } from "./trained.ts";
 
 export const args = {
   run: { type: "positional", description: "run folder or checkpoint file", required: true },
@@ -60,7 +61,7 @@ export async function run(argv: string[]): Promise<number> {
     return dieBySignal(signal);
   };
   const lines: Lines = openLines(() => leave("SIGINT"));
-  const chat = new Chat(trained, { begin: values.prompt, user: values.user, model: values.model, tokens: values.tokens, stops, options, seed: values.seed });
+  const chat = new Chat(trained.model, { begin: values.prompt, user: values.user, model: values.model, tokens: values.tokens, stops, options, seed: values.seed });
   if (lines.edited) terminal.info("/help shows what you can do besides talking; Ctrl-D leaves.");
   for (;;) {
     const waiting = catchSignals(leave);
@@ -98,15 +99,17 @@ interface Manner {
 }
 
 class Chat {
-  readonly #trained: Trained;
+  readonly #model: TextModel;
   readonly #manner: Manner;
   #text: Uint8Array;
+  #conversation: Conversation;
   #turns = 0;
 
-  constructor(trained: Trained, manner: Manner) {
-    this.#trained = trained;
+  constructor(model: TextModel, manner: Manner) {
+    this.#model = model;
     this.#manner = manner;
     this.#text = encode(manner.begin);
+    this.#conversation = model.begin();
   }
 
   /** A command, /save conversation.txt being ("save", "conversation.txt"). @throws EggError("usage") */
@@ -121,6 +124,7 @@ class Chat {
     }
     if (name === "reset") {
       this.#text = encode(this.#manner.begin);
+      this.#conversation = this.#model.begin();
       this.#turns = 0;
     } else if (name === "seed") {
       this.#manner.seed = within(name, value, Number.MAX_SAFE_INTEGER, true);
@@ -143,7 +147,6 @@ class Chat {
     const { length } = this.#text;
     const begin = length > 0 && this.#text[length - 1] !== 10 ? "\n" : "";
     const prompt = Buffer.concat([this.#text, encode(begin + user), line, encode(`\n${model}`)]);
-    const read = tokensRead(this.#trained, prompt);
     const continuation = createContinuation(stops ?? [Uint8Array.of(10)], stops === null);
     const rate = new Rate();
     const answer: Uint8Array[] = [];
@@ -152,7 +155,7 @@ class Chat {
     let open = true;
     try {
       let turned = performance.now();
-      for (const token of rate.watch(this.#trained.model.generate(prompt, tokens, options, (seed + this.#turns) % Number.MAX_SAFE_INTEGER))) {
+      for (const token of rate.watch(this.#conversation.generate(prompt, tokens, options, (seed + this.#turns) % Number.MAX_SAFE_INTEGER))) {
         answer.push(continuation.push(token));
         open = screen.show(answer.at(-1)!);
         if (!open || continuation.stopped) break;
@@ -168,7 +171,7 @@ class Chat {
     }
     this.#text = Buffer.concat([prompt, ...answer]);
     this.#turns++;
-    tell(rate.text(read));
+    tell(rate.text(this.#conversation.read));
     return open ? signals.requested : "gone";
   }
 }

@@ -1,7 +1,6 @@
 // `egg generate`: continues a prompt with a trained model; the text goes to standard output, byte for byte.
 // Not the model (src/models/generate.ts), not the rule of choice (src/models/sampling.ts), not where a text ends (src/report/continuation.ts).
 import { defineCommand } from "citty";
-import { tokenizerFrom } from "../data/tokenizer.ts";
 import { checkSampling, type SamplingOptions } from "../models/sampling.ts";
 import { createContinuation, stopStrings, type StoppedBy } from "../report/continuation.ts";
 import { createTextStream } from "../report/text.ts";
@@ -44,13 +43,14 @@ export async function run(argv: string[]): Promise<number> {
   const stops = stopStrings(repeated.stop);
   const trained = openModel(values.run, values.checkpoint, values.weights);
   const prompt = new TextEncoder().encode(values.prompt);
+  const conversation = trained.model.begin();
   const rate = new Rate();
   const continuation = createContinuation(stops);
   const write = values.json ? null : isTerminal(1) ? toTerminal() : toPipe();
   const written: Uint8Array[] = [];
   let open = write === null || write.prompt(prompt);
   const take = (bytes: Uint8Array): boolean => (write === null ? written.push(bytes) > 0 : write.text(bytes));
-  for (const token of rate.watch(trained.model.generate(prompt, values.tokens, options, values.seed))) {
+  for (const token of rate.watch(conversation.generate(prompt, values.tokens, options, values.seed))) {
     if (!(open = open && take(continuation.push(token)))) return 0;
     if (continuation.stopped) break;
   }
@@ -61,7 +61,7 @@ export async function run(argv: string[]): Promise<number> {
   if (write === null) {
     const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(written));
     writeOut(`${JSON.stringify({ text, tokens: rate.written, ...rate.figures(), ...(values.weights === "int8" ? { weight_bytes: trained.model.weights!.bytes } : {}), stopped_by: stoppedBy })}\n`);
-  } else if (values.tokens > 0) createTerminal({ quiet: values.quiet }).info(`${rate.text(tokensRead(trained, prompt))}${values.weights === "int8" ? `, ${weightsText(trained)}` : ""}`);
+  } else if (values.tokens > 0) createTerminal({ quiet: values.quiet }).info(`${rate.text(conversation.read)}${values.weights === "int8" ? `, ${weightsText(trained)}` : ""}`);
   return 0;
 }
 
@@ -70,11 +70,6 @@ export function weightsText({ model }: Trained): string {
   const { count, bytes } = model.weights!;
   const mega = (size: number): string => `${(size / 1e6).toFixed(1)} MB`;
   return `int8 weights of ${mega(bytes)}, as f32 ${mega(4 * count)}`;
-}
-
-/** Tokens of a prompt that the model reads: at most its block, where it has one. */
-export function tokensRead({ checkpoint, config }: Trained, prompt: Uint8Array): number {
-  return Math.min(tokenizerFrom(checkpoint.tokenizer).encode(prompt).length, config.model.block ?? Infinity);
 }
 
 type SamplingValues = Record<"temperature" | "top-k" | "top-p" | "min-p" | "repetition-penalty" | "repetition-window", number>;
@@ -142,10 +137,10 @@ export class Rate {
     return { seconds: Number((this.#reading + this.#writing).toFixed(6)), tokens_per_second: rate === null ? null : Number(rate.toPrecision(6)) };
   }
 
-  /** The same for people; a short prompt says nothing about how fast it was read. */
-  text(promptTokens: number): string {
+  /** The same for people; few tokens say nothing about how fast they were read. */
+  text(tokensRead: number): string {
     const perSecond = (tokens: number, seconds: number): string => `${Math.round(tokens / seconds).toLocaleString("en")} tokens/s`;
-    const read = promptTokens < 64 || this.written === 0 ? "" : `read ${promptTokens.toLocaleString("en")} tokens at ${perSecond(promptTokens, this.#reading)}, `;
+    const read = tokensRead < 64 || this.written === 0 ? "" : `read ${tokensRead.toLocaleString("en")} tokens at ${perSecond(tokensRead, this.#reading)}, `;
     const wrote = `wrote ${this.written.toLocaleString("en")} ${this.written === 1 ? "token" : "tokens"}`;
     return `${read}${wrote}${this.written < 2 ? "" : ` at ${perSecond(this.written - 1, this.#writing)}`}`;
   }

@@ -212,7 +212,7 @@ export class Backprop implements Learner {
 
   async sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null> {
     this.#cancelled = false;
-    return collect(this.#text.generate(prompt, tokens, sampling, seed), () => this.#cancelled);
+    return collect(this.#text.begin().generate(prompt, tokens, sampling, seed), () => this.#cancelled);
   }
 
   cancel(): void {

@@ -3,7 +3,7 @@
 import type { ConfigOf } from "../config/knobs.ts";
 import { requireLength, type Corpus } from "../data/corpus.ts";
 import { bytesOf, ContextsModel, contextsParameters, contextsPiece } from "../models/contexts.ts";
-import { collect, inBytes } from "../models/generate.ts";
+import { collect } from "../models/generate.ts";
 import type { SavedTensor, TensorEntry } from "../models/tensors.ts";
 import { NativeContextsTrainer, type ContextsTrainerShape } from "../native/contexts.ts";
 import { cancel, type Context } from "../native/machine.ts";
@@ -136,7 +136,7 @@ export class EggrollContexts implements Learner {
 
   async sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null> {
     this.#cancelled = false;
-    return collect(inBytes(this.#model.generate(prompt, tokens, sampling, seed)), () => this.#cancelled);
+    return collect(this.#model.generate(prompt, tokens, sampling, seed), () => this.#cancelled);
   }
 
   cancel(): void {

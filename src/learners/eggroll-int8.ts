@@ -6,7 +6,7 @@ import { fillBatch } from "../data/streams.ts";
 import { EggError } from "../errors.ts";
 import { eggParameters, eggTensors, largestTensor, savedWeights, writeWeights } from "../models/egg.ts";
 import { textLoss, textLossBytes } from "../models/evaluate.ts";
-import { collect, generate, inBytes } from "../models/generate.ts";
+import { collect, RecurrentConversation } from "../models/generate.ts";
 import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { NativeModel, NativeTrainer } from "../native/int8.ts";
 import { cancel, type Context } from "../native/machine.ts";
@@ -145,7 +145,7 @@ export class EggrollInt8 implements Learner {
 
   async sample(prompt: Uint8Array, tokens: number, seed: number): Promise<Uint8Array | null> {
     this.#cancelled = false;
-    return collect(inBytes(generate(this.#model, prompt, tokens, sampling, seed)), () => this.#cancelled);
+    return collect(new RecurrentConversation(this.#model).generate(prompt, tokens, sampling, seed), () => this.#cancelled);
   }
 
   cancel(): void {

@@ -63,6 +63,8 @@ export class ContextsModel {
   readonly #config: ContextsConfig;
   /** The token of all other bytes; null where there are none. */
   readonly #other: number | null;
+  /** By byte. */
+  readonly #tokens: Uint8Array;
   #room: Uint8Array | null = null;
 
   /** A model of zeros: every byte is equally likely. */
@@ -71,9 +73,9 @@ export class ContextsModel {
     this.bytes = bytes;
     this.#config = config;
     this.#other = bytes.length < 256 ? bytes.length : null;
-    const tokens = new Uint8Array(256).fill(this.#other ?? 0);
-    bytes.forEach((byte, token) => (tokens[byte] = token));
-    this.native = new NativeContexts(context, { vocabulary, order: config.order, table_bits: config.table_bits }, tokens);
+    this.#tokens = new Uint8Array(256).fill(this.#other ?? 0);
+    bytes.forEach((byte, token) => (this.#tokens[byte] = token));
+    this.native = new NativeContexts(context, { vocabulary, order: config.order, table_bits: config.table_bits }, this.#tokens);
   }
 
   /**
@@ -170,23 +172,25 @@ export class ContextsModel {
     return { bitsPerByte: bits / tokens, tokens, bytes: tokens };
   }
 
-  /** Continues a prompt byte by byte; the same seed gives the same bytes. Bytes that training never saw are not written. */
-  *generate(prompt: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<number> {
+  /** Bytes that are read before the first one is written: the longest context, however long the text. So there is no state to keep. */
+  get read(): number {
+    return this.order;
+  }
+
+  /** Continues a text byte by byte; the same seed gives the same bytes. Bytes that training never saw are not written. */
+  *generate(text: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<Uint8Array> {
     const sampler = new Sampler(options, seed, logitUnit);
     const context = new Uint8Array(this.order).fill(this.padding);
-    const read = (byte: number): void => {
-      context.copyWithin(0, 1);
-      context[this.order - 1] = byte;
-    };
-    const text = prompt.length === 0 ? Uint8Array.of(10) : prompt;
-    for (const byte of text) read(byte);
-    sampler.read(Array.from(text, (byte) => this.bytes.indexOf(byte)).map((token) => (token < 0 ? this.#other! : token)));
+    const last = text.length === 0 ? Uint8Array.of(10) : text.subarray(-this.order);
+    context.set(last, this.order - last.length);
+    sampler.read((text.length === 0 ? last : text).map((byte) => this.#tokens[byte]!));
     for (let i = 0; i < tokens; i++) {
       const logits = Float32Array.from(this.native.logits(context));
       if (this.#other !== null) logits[this.#other] = -Infinity;
       const byte = this.bytes[sampler.next(logits)]!;
-      yield byte;
-      read(byte);
+      yield Uint8Array.of(byte);
+      context.copyWithin(0, 1);
+      context[this.order - 1] = byte;
     }
   }
 }

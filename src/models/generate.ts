@@ -1,4 +1,4 @@
-// Writing text with a trained model: read the prompt, then sample token after token. Not the sampling rule
+// Writing text with a recurrent model: read what is new of a text, then sample token after token. Not the sampling rule
 // (sampling.ts) and not the screen (src/report/text.ts). Read next: src/commands/generate.ts.
 import { NativeEvaluator, type NativeModel } from "../native/int8.ts";
 import { Sampler, type SamplingOptions } from "./sampling.ts";
@@ -25,25 +25,44 @@ export async function collect(tokens: Iterable<Uint8Array>, cancelled: () => boo
   return Buffer.concat(text);
 }
 
-/** The text of tokens that are bytes. */
-export function* inBytes(tokens: Iterable<number>): Generator<Uint8Array> {
-  for (const token of tokens) yield Uint8Array.of(token);
-}
+/** A text that the recurrent model reads from a zero state and continues, again and again as it grows. */
+export class RecurrentConversation {
+  /** Tokens that were read before the first one was written, the last time. */
+  read = 0;
+  readonly #model: NativeModel;
+  /** The last text, and the state behind it. */
+  #text: Uint8Array = new Uint8Array(0);
+  #states: Uint8Array = new Uint8Array(0);
 
-/** Continues a prompt from a zero state, one token at a time; the same seed gives the same tokens. */
-export function* generate(model: NativeModel, prompt: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<number> {
-  const reader = new NativeEvaluator(model, 1, 1);
-  try {
-    const sampler = new Sampler(options, seed, logitUnit);
-    const text = prompt.length === 0 ? emptyPrompt : prompt;
-    sampler.read(text);
-    let logits = reader.feed(text);
-    for (let i = 0; i < tokens; i++) {
-      const token = sampler.next(logits);
-      yield token;
-      if (i + 1 < tokens) logits = reader.feed(Uint8Array.of(token));
+  constructor(model: NativeModel) {
+    this.#model = model;
+  }
+
+  /**
+   * Continues a text, one byte after the other; the same seed gives the same bytes. Where the text begins with the last one, only what
+   * follows is read: the answer to that too, of which not all need stand in the text.
+   */
+  *generate(text: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<Uint8Array> {
+    const reader = new NativeEvaluator(this.#model, 1, 1);
+    try {
+      const sampler = new Sampler(options, seed, logitUnit);
+      const all = text.length === 0 ? emptyPrompt : text.slice();
+      const known = this.#text.length;
+      const grown = known > 0 && known < all.length && Buffer.compare(all.subarray(0, known), this.#text) === 0;
+      const added = all.subarray(grown ? known : 0);
+      if (grown) reader.writeStates(this.#states);
+      sampler.read(all);
+      let logits = reader.feed(added);
+      this.read = added.length;
+      this.#text = all;
+      this.#states = reader.readStates();
+      for (let i = 0; i < tokens; i++) {
+        const token = Uint8Array.of(sampler.next(logits));
+        yield token;
+        if (i + 1 < tokens) logits = reader.feed(token);
+      }
+    } finally {
+      reader.release();
     }
-  } finally {
-    reader.release();
   }
 }

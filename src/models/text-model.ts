@@ -1,4 +1,4 @@
-// A trained model of any kind behind one face: what it loses on a text, and how it goes on from a prompt. Not the training.
+// A trained model of any kind behind one face: what it loses on a text, and how it goes on with a text. Not the training.
 // Read next: evaluate.ts and generate.ts (the GRU), contexts.ts, transformer-text.ts.
 import { descends, type Config, type ConfigOf } from "../config/knobs.ts";
 import { splitCorpus, type Corpus } from "../data/corpus.ts";
@@ -9,12 +9,23 @@ import type { Context } from "../native/machine.ts";
 import { ContextsModel, expectContexts, type ContextsConfig } from "./contexts.ts";
 import { expectWeights, writeWeights, type EggShape } from "./egg.ts";
 import { textLoss, type TextLoss } from "./evaluate.ts";
-import { generate, inBytes } from "./generate.ts";
+import { RecurrentConversation } from "./generate.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import type { TensorEntry } from "./tensors.ts";
 import { expectTransformer } from "./transformer-names.ts";
 import { shapeOfConfig, type TransformerShape } from "./transformer-shape.ts";
 import { openTransformer } from "./transformer-text.ts";
+
+/** A text that a model reads and continues, again and again as it grows. */
+export interface Conversation {
+  /**
+   * Continues the text so far: the bytes of one token after the other, up to the end of the text. What this and the text of the last
+   * call have in common is not read again. The same texts and seeds give the same answers.
+   */
+  generate(text: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<Uint8Array>;
+  /** Tokens that the model read before it wrote the first one, the last time. */
+  readonly read: number;
+}
 
 export interface TextModel {
   /**
@@ -22,8 +33,8 @@ export interface TextModel {
    * 0, holds out. Null when cancelled.
    */
   loss(text: Corpus, maxBytes: number, heldOut?: number): Promise<TextLoss | null>;
-  /** Continues a prompt: the bytes of one token after the other, up to the end of the text. The same seed gives the same text. */
-  generate(prompt: Uint8Array, tokens: number, options: SamplingOptions, seed: number): Generator<Uint8Array>;
+  /** A text from its beginning. There may be memory for one: the one before is over. */
+  begin(): Conversation;
   /** How many weights there are, and bytes of native memory that they take; null for models of EGGROLL. */
   readonly weights: { count: number; bytes: number } | null;
   /** Gives its memory back; null where that ends with the process. */
@@ -70,7 +81,7 @@ export function openTextModel(context: Context, config: Config, tensors: Readonl
         const tokens = openTokens(text, words);
         return model.loss(heldOut === undefined ? tokens : splitTokens(tokens, heldOut).heldOut!, maxBytes);
       },
-      generate: (prompt, count, options, seed) => model.generate(prompt, count, options, seed),
+      begin: () => model.begin(),
       weights: model.weights,
       release() {
         model.release();
@@ -84,7 +95,7 @@ export function openTextModel(context: Context, config: Config, tensors: Readonl
     const model = ContextsModel.from(context, sizesOf(config), tensors);
     return {
       loss: (text, maxBytes, heldOut) => model.loss(part(text, heldOut), maxBytes),
-      generate: (prompt, tokens, options, seed) => inBytes(model.generate(prompt, tokens, options, seed)),
+      begin: () => model,
       weights: null,
       release: null,
     };
@@ -94,7 +105,7 @@ export function openTextModel(context: Context, config: Config, tensors: Readonl
   writeWeights(native, tensors);
   return {
     loss: (text, maxBytes, heldOut) => textLoss(native, part(text, heldOut), maxBytes),
-    generate: (prompt, tokens, options, seed) => inBytes(generate(native, prompt, tokens, options, seed)),
+    begin: () => new RecurrentConversation(native),
     weights: null,
     release: null,
   };
