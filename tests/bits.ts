@@ -3,8 +3,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { EggError } from "../src/errors.ts";
-import { decodeCheckpoint } from "../src/run/checkpoint.ts";
+import { readCheckpoint } from "../src/run/checkpoint.ts";
 import { onlyRun, run, sets, tiny } from "./program.ts";
+import { sourceOf } from "./source.ts";
 
 export interface Damage {
   bits: number;
@@ -18,7 +19,7 @@ export function damageCheckpoint(bytes: Uint8Array, chosen: (byte: number) => re
   const damage: Damage = { bits: 0, truncations: 0, missed: [] };
   const attempt = (what: string, bytes: Uint8Array): void => {
     try {
-      decodeCheckpoint(bytes, "x");
+      readCheckpoint(sourceOf(bytes), "x");
       damage.missed.push(what);
     } catch (error) {
       if (!(error instanceof EggError) || error.kind !== "corrupt") damage.missed.push(`${what}: ${String(error)}`);
@@ -33,7 +34,7 @@ export function damageCheckpoint(bytes: Uint8Array, chosen: (byte: number) => re
     }
   }
   for (let length = 0; length < bytes.length; length++, damage.truncations++) attempt(`cut to ${length} bytes`, bytes.subarray(0, length));
-  decodeCheckpoint(bytes, "x"); // whole again
+  readCheckpoint(sourceOf(bytes), "x"); // whole again
   return damage;
 }
 

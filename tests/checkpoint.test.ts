@@ -5,13 +5,14 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { EggError } from "../src/errors.ts";
-import { type Checkpoint, finishSave, loadCheckpoint, loadLatest, saveCheckpoint, weightsSha256 } from "../src/run/checkpoint.ts";
+import { type Checkpoint, finishSave, loadCheckpoint, loadLatest, readCheckpoint, saveCheckpoint, weightsSha256 } from "../src/run/checkpoint.ts";
 import { appendLine, removeLeftovers, writeDurably } from "../src/run/files.ts";
 import { openMetrics, readMetrics } from "../src/run/metrics.ts";
-import type { TensorEntry } from "../src/models/tensors.ts";
+import { bytesNow, partNow, type TensorEntry } from "../src/models/tensors.ts";
 import { encodeSafetensors } from "../src/run/safetensors.ts";
 import { canMount, fill, makeRoom, onSmallDisk, remount } from "./disk.ts";
 import { failure } from "./failure.ts";
+import { sourceOf } from "./source.ts";
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), "egg-checkpoint-"));
 afterAll(() => fs.rmSync(root, { recursive: true, force: true }));
@@ -26,6 +27,8 @@ function checkpoint(step: number, valBitsPerByte: number | null = null, bytes = 
   return { step, tensors, config: `{"preset":"egg.c","text":"\\"content_sha256\\":\\"é"}`, tokenizer: "bytes", dataCursor: `{"at":${step}}`, program: "0.1.0", valBitsPerByte };
 }
 
+/** With the bytes of each tensor in memory. */
+const held = (tensors: ReadonlyMap<string, TensorEntry>) => new Map([...tensors].sort().map(([name, tensor]) => [name, { ...tensor, data: bytesNow(tensor.data) }]));
 const saved = (run: string): string[] => fs.readdirSync(path.join(run, "checkpoints")).sort();
 const nameOf = (step: number): string => `step-${String(step).padStart(8, "0")}.safetensors`;
 const latest = (run: string): any => JSON.parse(fs.readFileSync(path.join(run, "latest.json"), "utf8"));
@@ -38,7 +41,7 @@ test("what is saved is loaded", () => {
   const { checkpoint: after, passedOver } = loadLatest(run)!;
   expect(passedOver).toEqual([]);
   expect(after).toMatchObject({ step: 300, config: before.config, tokenizer: "bytes", dataCursor: `{"at":300}`, program: "0.1.0", valBitsPerByte: 2.25 });
-  expect(new Map([...after.tensors].sort())).toEqual(new Map([...before.tensors].sort()));
+  expect(held(after.tensors)).toEqual(held(before.tensors));
   const bytes = fs.readFileSync(file);
   expect(latest(run)).toEqual({
     name: "step-00000300.safetensors", step: 300, sha256: new Bun.CryptoHasher("sha256").update(bytes).digest("hex"),
@@ -53,7 +56,7 @@ test("what is saved is loaded", () => {
 
 test("weights_sha256 goes over raw bytes by name, without state.*", () => {
   const { tensors } = checkpoint(7);
-  const bytes = [...tensors.get("embedding.weight")!.data, ...tensors.get("head.weight")!.data];
+  const bytes = [...bytesNow(tensors.get("embedding.weight")!.data), ...bytesNow(tensors.get("head.weight")!.data)];
   const wanted = new Bun.CryptoHasher("sha256").update(Uint8Array.from(bytes)).digest("hex");
   expect(weightsSha256(tensors)).toBe(wanted);
   expect(weightsSha256(new Map([...tensors].reverse()))).toBe(wanted);
@@ -178,6 +181,43 @@ test("a file of another program says what is missing, a missing file that it is 
   const text = path.join(fresh(), "x.json");
   fs.writeFileSync(text, `{"preset": "egg.c", "run": {}}`);
   expect(failure(() => loadCheckpoint(text)).kind).toBe("corrupt");
+});
+
+test("a large tensor is verified in pieces, and read when it is asked for", () => {
+  const run = fresh();
+  const size = 3_000_000;
+  const source = sourceOf(fs.readFileSync(saveCheckpoint(run, checkpoint(7, null, size), 3).path));
+  const fills: number[] = [];
+  const { tensors } = readCheckpoint({ ...source, fill: (target, position) => (fills.push(target.length), source.fill(target, position)) }, "counted");
+  expect(Math.max(...fills)).toBe(2 ** 20);
+  expect(fills.reduce((sum, bytes) => sum + bytes)).toBeGreaterThanOrEqual(size);
+  fills.length = 0;
+  const room = new Uint8Array(1000);
+  const part = partNow(tensors.get("head.weight")!, size - 1000, size, room);
+  expect([part.buffer, fills]).toEqual([room.buffer, [1000]]);
+  expect(part.every((byte) => byte === 7)).toBe(true);
+});
+
+test("tensors stay in the file: any part of one can be read, and a file that is another one by then is refused", () => {
+  const run = fresh();
+  const { path: file } = saveCheckpoint(run, checkpoint(5), 3);
+  const tensor = loadCheckpoint(file).tensors.get("embedding.weight")!;
+  expect([...partNow(tensor, 1, 4)]).toEqual([2, 3, 4]);
+  expect([...partNow(tensor, 6, 6)]).toEqual([]);
+  const bytes = fs.readFileSync(file);
+  const changes: [string, () => void, string, string][] = [
+    ["written again", () => fs.utimesSync(file, 1, 1), "corrupt", "was changed while it was being read"],
+    ["replaced", () => writeDurably(file, [bytes]), "corrupt", "was changed while it was being read"],
+    ["cut", () => fs.truncateSync(file, bytes.length - 1), "corrupt", "was changed while it was being read"],
+    ["deleted", () => fs.rmSync(file), "usage", "no such file"],
+  ];
+  for (const [, change, kind, message] of changes) {
+    fs.writeFileSync(file, bytes);
+    const { tensors } = loadCheckpoint(file);
+    change();
+    const error = failure(() => bytesNow(tensors.get("head.weight")!.data));
+    expect([error.kind, error.message]).toEqual([kind as never, expect.stringContaining(message)]);
+  }
 });
 
 test("a tensor or metadata hash that is not the content's is told with both", () => {

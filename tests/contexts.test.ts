@@ -334,7 +334,7 @@ describe("a checkpoint", () => {
     const tensors = tensorsOf(model);
     const master = tensors.get("state.contexts.2.master")!;
     for (const value of [127 * 2 ** 20 + 1, -(127 * 2 ** 20) - 1, 2 ** 31 - 1, -(2 ** 31)]) {
-      const data = master.data.slice();
+      const data = bytesNow(master.data).slice();
       new DataView(data.buffer).setInt32(40, value, true);
       expect(problemOf(() => model.load(new Map(tensors).set("state.contexts.2.master", { ...master, data })))).toContain(`state.contexts.2.master: holds ${value}`);
     }

@@ -3,7 +3,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { availableMemory, withLoading } from "../src/run/memory.ts";
+import { availableMemory } from "../src/run/memory.ts";
 import { measureMemory, type MemoryShape } from "./memory.ts";
 import { egg, freshFolder, onlyRun, readJson, run, sets, tiny } from "./program.ts";
 
@@ -28,13 +28,6 @@ describe("the planned peak", () => {
     const misses = [off()];
     while (misses[misses.length >> 1]! > 1 && misses.length < 5) misses.push(off()), misses.push(off()), misses.sort((x, y) => x - y);
     expect(misses[misses.length >> 1]).toBeLessThanOrEqual(1);
-  });
-
-  test("counts a checkpoint that is loaded", () => {
-    const plan = { model: 100, training: 400, streams: 50, saving: 10, evaluation: 5 };
-    expect(withLoading(plan, 0)).toEqual(plan);
-    expect(withLoading(plan, 300)).toEqual({ ...plan, evaluation: 40 }); // 300 in a piece, while 260 of the rest is not in use
-    expect(withLoading(plan, 150)).toEqual(plan);
   });
 
   test("does not count the memory of whoever started egg", () => {

@@ -79,9 +79,10 @@ describe.each(types)("a %s written by the Hugging Face library", (type) => {
       for (const [name, { shape, dtype, data }] of saved) {
         const found = plain.get(name)!;
         expect([name, dtype, shape]).toEqual([name, "F32", found.shape]);
-        const halves = found.dtype === "BF16" ? new Uint16Array(found.data.slice().buffer) : null;
-        const expected = halves === null ? found.data : new Uint8Array(Uint32Array.from(halves, (half) => half << 16).buffer);
-        expect(Buffer.compare(data, expected)).toBe(0);
+        const bytes = bytesNow(found.data);
+        const halves = found.dtype === "BF16" ? new Uint16Array(bytes.slice().buffer) : null;
+        const expected = halves === null ? bytes : new Uint8Array(Uint32Array.from(halves, (half) => half << 16).buffer);
+        expect(Buffer.compare(bytesNow(data), expected)).toBe(0);
       }
     });
   });
@@ -163,7 +164,7 @@ describe("saved and loaded", () => {
       for (const parameter of model.parameters()) parameter.copy_(parameter.toArray().map((value, i) => 5 * value + 0.2 * Math.sin(i)) as Float32Array);
       const saved = reread(saveTransformer(model));
       expect([...saved.values()].reduce((sum, each) => sum + elements(each.shape), 0)).toBe(transformerParameters(shape));
-      expect([...saved].every(([, { data, shape }]) => data.length === 4 * elements(shape))).toBe(true);
+      expect([...saved].every(([, { data, shape }]) => data.byteLength === 4 * elements(shape))).toBe(true);
       expectTransformer(shape, saved);
       expect(saved.has("lm_head.weight")).toBe(!shape.tied);
       expect([...saved.keys()].some((name) => name.endsWith("bias"))).toBe(shape.bias);

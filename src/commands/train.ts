@@ -20,7 +20,7 @@ import { estimateTime } from "../run/estimate.ts";
 import { writeDurably } from "../run/files.ts";
 import { newestCheckpoint, runFolder, runState } from "../run/folder.ts";
 import { runLoop, type RunListener } from "../run/loop.ts";
-import { admitPlan, withLoading, type PeakPlan } from "../run/memory.ts";
+import { admitPlan, type PeakPlan } from "../run/memory.ts";
 import { dieBySignal } from "../run/signals.ts";
 import type { Summary } from "../run/summary.ts";
 import { Profiler } from "../tensor/profile.ts";
@@ -102,7 +102,7 @@ export async function run(argv: string[]): Promise<number> {
     const prepare = (): { learner: Learner; plan: PeakPlan } => {
       let plan: PeakPlan;
       const learner = createLearner(text, openContext(config.device.threads, tier), (parts, held) => {
-        plan = admitPlan(withLoading(parts, saved?.bytes ?? 0), { steps: config.run.steps - (saved?.step ?? 0), warm: text.kind === "bytes" && config.data.path.startsWith("builtin:") }, held);
+        plan = admitPlan(parts, { steps: config.run.steps - (saved?.step ?? 0), warm: text.kind === "bytes" && config.data.path.startsWith("builtin:") }, held);
       }, profiler);
       return { learner, plan: plan! };
     };

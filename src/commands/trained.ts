@@ -43,7 +43,7 @@ export interface Trained {
  */
 export function openModel(run: string, which: string, weights: string): Trained {
   const trained = loadModel(run, which, weights);
-  Bun.gc(true); // the file's bytes, which the model has copied, are as large as the model
+  Bun.gc(true); // the pieces of the file that the model has copied
   return trained;
 }
 

@@ -5,7 +5,7 @@ import type { Tokenizer } from "../data/tokenizer.ts";
 import { requireWindows, WindowOrder, type Tokens } from "../data/tokens.ts";
 import { EggError } from "../errors.ts";
 import { collect } from "../models/generate.ts";
-import { elements, expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
+import { bytesNow, elements, expectTensors, partNow, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { startTransformer } from "../models/transformer-foreign.ts";
 import { expectTransformer, loadTransformer, saveTransformer, savingBytes, SavingRoom } from "../models/transformer-names.ts";
 import { shapeOfConfig, transformerParameters, type TransformerShape } from "../models/transformer-shape.ts";
@@ -235,14 +235,14 @@ export class Backprop implements Learner {
     expectTensors(states, [...moments.map(({ name, shape }) => ({ name: `state.${name}`, dtype: "F32" as const, shape })), { name: "state.steps", dtype: "I64", shape: [1] }]);
     loadTransformer(this.#model, tensors);
     for (const { name, shape, writeRange } of moments) {
-      const { data } = tensors.get(`state.${name}`)!;
+      const tensor = tensors.get(`state.${name}`)!;
       const count = elements(shape);
       for (let first = 0; first < count; first += stateAtOnce) {
-        const part = data.slice(4 * first, 4 * Math.min(count, first + stateAtOnce)); // a copy: tensors of a file need not be aligned
+        const part = partNow(tensor, 4 * first, 4 * Math.min(count, first + stateAtOnce)).slice(); // tensors in memory need not be aligned
         writeRange(first, new Float32Array(part.buffer));
       }
     }
-    this.#optimizer.steps = Number(new DataView(tensors.get("state.steps")!.data.slice().buffer).getBigInt64(0, true));
+    this.#optimizer.steps = Number(new DataView(bytesNow(tensors.get("state.steps")!.data).slice().buffer).getBigInt64(0, true));
   }
 }
 

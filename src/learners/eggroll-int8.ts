@@ -7,7 +7,7 @@ import { EggError } from "../errors.ts";
 import { eggParameters, eggTensors, largestTensor, savedWeights, writeWeights } from "../models/egg.ts";
 import { textLoss, textLossBytes } from "../models/evaluate.ts";
 import { collect, RecurrentConversation } from "../models/generate.ts";
-import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
+import { bytesNow, expectTensors, partNow, type LazyBytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
 import { NativeModel, NativeTrainer } from "../native/int8.ts";
 import { cancel, type Context } from "../native/machine.ts";
 import { eggC } from "./egg-c.ts";
@@ -161,15 +161,19 @@ export class EggrollInt8 implements Learner {
     return tensors;
   }
 
-  /** The members' states, some at a time. */
-  #memberStates(): LazyBytes[] {
+  /** How the members' states go in and out: some at a time, which are so many bytes of a tensor. */
+  #memberPieces(): { first: number; count: number; begin: number; end: number }[] {
     const { stateBytes } = this.#model;
     const atOnce = statesAtOnce(this.#model);
     return Array.from({ length: Math.ceil(this.population / atOnce) }, (_, i) => {
       const first = i * atOnce;
       const count = Math.min(atOnce, this.population - first);
-      return { byteLength: count * stateBytes, read: () => this.#trainer.readStates(first, count, this.#room) };
+      return { first, count, begin: first * stateBytes, end: (first + count) * stateBytes };
     });
+  }
+
+  #memberStates(): LazyBytes[] {
+    return this.#memberPieces().map(({ first, count, begin, end }) => ({ byteLength: end - begin, read: () => this.#trainer.readStates(first, count, this.#room) }));
   }
 
   load(tensors: ReadonlyMap<string, TensorEntry>): void {
@@ -181,7 +185,8 @@ export class EggrollInt8 implements Learner {
     const weights = eggTensors(this.#model).map(({ name, shape }) => ({ name, dtype: "I8" as const, shape }));
     expectTensors(tensors, [...weights, ...states]);
     writeWeights(this.#model, tensors);
-    this.#trainer.writeStates(0, tensors.get("state.members")!.data);
-    for (const { name, write } of this.#rule.states) write(tensors.get(name)!.data);
+    const members = tensors.get("state.members")!;
+    for (const { first, begin, end } of this.#memberPieces()) this.#trainer.writeStates(first, partNow(members, begin, end, this.#room));
+    for (const { name, write } of this.#rule.states) write(bytesNow(tensors.get(name)!.data));
   }
 }

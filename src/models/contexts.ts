@@ -7,7 +7,7 @@ import { NativeContexts, type Part } from "../native/contexts.ts";
 import type { Context } from "../native/machine.ts";
 import type { TextLoss } from "./evaluate.ts";
 import { Sampler, type SamplingOptions } from "./sampling.ts";
-import { expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "./tensors.ts";
+import { bytesNow, expectTensors, partNow, type LazyBytes, type SavedTensor, type TensorEntry } from "./tensors.ts";
 
 /** Logits are in 1/16 bit: the probability of a token goes with 2^(logit/16). */
 const logitUnit = 1 / 16;
@@ -123,17 +123,25 @@ export class ContextsModel {
     return tensors;
   }
 
-  /** A table's rows, some at a time. */
-  #rows(table: number, part: Part, rows: number): LazyBytes[] {
+  /** How a table's rows go in and out: some at a time, which are so many bytes of a tensor. */
+  #pieces(part: Part, rows: number): { first: number; count: number; begin: number; end: number }[] {
     const rowBytes = this.native.shape.vocabulary * (part === "weights" ? 1 : 4);
     const atOnce = Math.max(1, Math.floor(contextsPiece / rowBytes));
-    // One piece of room for all: memory that is let go of here and there would stay with the process for a while.
-    const room = (this.#room ??= new Uint8Array(contextsPiece));
     return Array.from({ length: Math.ceil(rows / atOnce) }, (_, i) => {
       const first = i * atOnce;
       const count = Math.min(atOnce, rows - first);
-      return { byteLength: count * rowBytes, read: () => this.native.read(table, part, first, count, room) };
+      return { first, count, begin: first * rowBytes, end: (first + count) * rowBytes };
     });
+  }
+
+  /** Room for all pieces, one after the other: memory that is let go of here and there would stay with the process for a while. */
+  #pieceRoom(): Uint8Array {
+    return (this.#room ??= new Uint8Array(contextsPiece));
+  }
+
+  #rows(table: number, part: Part, rows: number): LazyBytes[] {
+    const room = this.#pieceRoom();
+    return this.#pieces(part, rows).map(({ first, count, begin, end }) => ({ byteLength: end - begin, read: () => this.native.read(table, part, first, count, room) }));
   }
 
   /**
@@ -142,11 +150,13 @@ export class ContextsModel {
    */
   load(tensors: ReadonlyMap<string, TensorEntry>): void {
     expectContexts(this.#config, tensors);
-    for (const { name } of entriesOf(this.bytes, this.#config, "masters")) expectMasters(name, tensors.get(name));
+    const room = this.#pieceRoom();
+    for (const { name } of entriesOf(this.bytes, this.#config, "masters")) expectMasters(name, tensors.get(name), room);
     for (const part of ["weights", "masters"] as const) {
       for (const { name, table } of entriesOf(this.bytes, this.#config, part)) {
         const tensor = tensors.get(name);
-        if (tensor !== undefined) this.native.write(table, part, 0, tensor.data);
+        if (tensor === undefined) continue;
+        for (const { first, begin, end } of this.#pieces(part, tensor.shape[0]!)) this.native.write(table, part, first, partNow(tensor, begin, end, room));
       }
     }
   }
@@ -219,19 +229,24 @@ export function expectContexts(config: ContextsConfig, tensors: ReadonlyMap<stri
 }
 
 /** Training's sums fit into 32 bits for masters within their limits; a file may claim anything. */
-function expectMasters(name: string, tensor: TensorEntry | undefined): void {
+function expectMasters(name: string, tensor: TensorEntry | undefined, room: Uint8Array): void {
   if (tensor === undefined) return;
-  const { buffer, byteOffset, byteLength } = tensor.data;
-  const masters = byteOffset % 4 === 0 ? new Int32Array(buffer, byteOffset, byteLength / 4) : new Int32Array(tensor.data.slice().buffer);
-  const wrong = masters.find((master) => master > masterLimit || master < -masterLimit);
-  if (wrong === undefined) return;
-  throw new EggError("corrupt", `[checkpoint] tensor ${name}: holds ${wrong}, allowed -${masterLimit} to ${masterLimit}.`, { hint: "The file was not written by training." });
+  const { byteLength } = tensor.data;
+  for (let at = 0; at < byteLength; at += contextsPiece) {
+    const part = partNow(tensor, at, Math.min(byteLength, at + contextsPiece), room);
+    const { buffer, byteOffset } = part.byteOffset % 4 === 0 ? part : part.slice();
+    const masters = new Int32Array(buffer, byteOffset, part.byteLength / 4);
+    const wrong = masters.find((master) => master > masterLimit || master < -masterLimit);
+    if (wrong === undefined) continue;
+    throw new EggError("corrupt", `[checkpoint] tensor ${name}: holds ${wrong}, allowed -${masterLimit} to ${masterLimit}.`, { hint: "The file was not written by training." });
+  }
 }
 
 function savedBytes(tensors: ReadonlyMap<string, TensorEntry>): Uint8Array {
   const entry = tensors.get("vocabulary.bytes");
-  if (entry === undefined || entry.dtype !== "U8" || entry.data.length === 0 || entry.data.length > 256 || entry.data.some((byte, i) => i > 0 && byte <= entry.data[i - 1]!)) {
+  const bytes = entry?.dtype === "U8" && entry.data.byteLength <= 256 ? bytesNow(entry.data) : new Uint8Array(0);
+  if (bytes.length === 0 || bytes.some((byte, i) => i > 0 && byte <= bytes[i - 1]!)) {
     throw new EggError("corrupt", "[checkpoint] tensor vocabulary.bytes: expected 1 to 256 different bytes (U8), ascending.", { hint: "The file is of no context model." });
   }
-  return entry.data;
+  return bytes;
 }

@@ -2,7 +2,7 @@
 // forward pass (forward.zig) and the initial weights (egg_c.zig, nano_egg.zig). Read next: src/learners/eggroll-int8.ts.
 import { EggError } from "../errors.ts";
 import type { NativeModel } from "../native/int8.ts";
-import { elements, expectTensors, type SavedTensor, type TensorEntry } from "./tensors.ts";
+import { bytesNow, elements, expectTensors, type SavedTensor, type TensorEntry } from "./tensors.ts";
 
 export interface EggShape {
   layers: number;
@@ -62,7 +62,7 @@ export function expectWeights(shape: EggShape, tensors: ReadonlyMap<string, Tens
 export function writeWeights(model: NativeModel, tensors: ReadonlyMap<string, TensorEntry>): void {
   expectWeights(model, tensors);
   for (const tensor of eggTensors(model)) {
-    const { data } = tensors.get(tensor.name)!;
+    const data = bytesNow(tensors.get(tensor.name)!.data);
     if (data.includes(0x80)) {
       throw new EggError("corrupt", `[checkpoint] tensor ${tensor.name}: holds -128, where -127 is the least.`, { hint: "Egg never writes it: the file comes from elsewhere." });
     }

@@ -6,6 +6,7 @@ import { readTokenizerJson } from "../data/huggingface.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
 import type { GgufTensor, GgufValue } from "./gguf.ts";
+import { bytesNow } from "./tensors.ts";
 import { expectExportable, inDtype, scalingOf, type Exported, type ExportType } from "./transformer-hub.ts";
 import type { TransformerShape } from "./transformer-shape.ts";
 
@@ -76,7 +77,7 @@ export function llamaGguf(model: Exported, dtype: ExportType): { values: Map<str
     if (tensor === undefined) continue;
     const heads = to.endsWith("attn_q") ? shape.heads : to.endsWith("attn_k") ? shape.kvHeads : 0;
     const type = tensor.shape.length === 1 ? "F32" : dtype;
-    const arranged = heads === 0 ? tensor.data : { byteLength: tensor.data.length, read: () => interleaved(tensor.data, heads, shape.headWidth) };
+    const arranged = heads === 0 ? tensor.data : { byteLength: tensor.data.byteLength, read: () => interleaved(bytesNow(tensor.data), heads, shape.headWidth) };
     written.set(`${to}.weight`, { dtype: type, shape: tensor.shape, data: [inDtype(arranged, type)] });
   }
   return { values, tensors: written, vocabulary };

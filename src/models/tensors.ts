@@ -2,11 +2,23 @@
 // (src/run/safetensors.ts) and not the float tensor library. Read next: egg.ts.
 import { EggError } from "../errors.ts";
 
-/** One tensor: `data` holds the raw little-endian bytes, row-major; its length is the product of `shape` times the width of `dtype`. */
+/** One tensor: `data` are the raw little-endian bytes, row-major; their number is the product of `shape` times the width of `dtype`. */
 export interface TensorEntry {
   dtype: "I8" | "I32" | "I64" | "U8" | "F32" | "F16" | "BF16" | "BOOL";
   shape: number[];
-  data: Uint8Array;
+  data: Uint8Array | StoredBytes;
+}
+
+/** Bytes that lie in a file: a large model is not held twice to be loaded. */
+export interface StoredBytes {
+  readonly byteLength: number;
+  /** All of them, or those from `begin` to `end` (not included): in the front of `room` where given, else in memory of their own. */
+  read(begin?: number, end?: number, room?: Uint8Array): Uint8Array;
+}
+
+/** Some bytes of a tensor: its own memory, or read from a file, into `room` where given. */
+export function partNow({ data }: TensorEntry, begin: number, end: number, room?: Uint8Array): Uint8Array {
+  return data instanceof Uint8Array ? data.subarray(begin, end) : data.read(begin, end, room);
 }
 
 /** Bytes that are fetched when they are needed and not kept: a large model is not copied to be saved. */

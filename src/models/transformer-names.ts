@@ -3,7 +3,7 @@
 // Not the container (src/run/safetensors.ts), not config.json (transformer-foreign.ts). Read next: tensors.ts.
 import { EggError } from "../errors.ts";
 import type { nn, Parameter } from "../tensor/egg.ts";
-import { elements, expectTensors, type LazyBytes, type SavedTensor, type TensorEntry } from "./tensors.ts";
+import { elements, expectTensors, partNow, type LazyBytes, type SavedTensor, type TensorEntry } from "./tensors.ts";
 import { isGated, type TransformerShape } from "./transformer-shape.ts";
 import type { Transformer } from "./transformer.ts";
 
@@ -112,11 +112,21 @@ function weightsIn(shape: TransformerShape, tensors: ReadonlyMap<string, TensorE
   const head = found.get(headName);
   const embedding = found.get(entriesOf(shape)[0]!.name);
   if (!shape.tied || head === undefined || embedding === undefined) return found;
-  if (head.dtype !== embedding.dtype || Buffer.compare(head.data, embedding.data) !== 0) {
+  if (head.dtype !== embedding.dtype || !equalBytes(head, embedding)) {
     throw new EggError("corrupt", `[checkpoint] tensor ${headName}: another one than the embedding, but the model's head is the embedding.`, { hint: "Make the model with a head of its own (not tied)." });
   }
   found.delete(headName);
   return found;
+}
+
+function equalBytes(a: TensorEntry, b: TensorEntry): boolean {
+  const { byteLength } = a.data;
+  if (b.data.byteLength !== byteLength) return false;
+  for (let at = 0; at < byteLength; at += at_once) {
+    const end = Math.min(byteLength, at + at_once);
+    if (Buffer.compare(partNow(a, at, end), partNow(b, at, end)) !== 0) return false;
+  }
+  return true;
 }
 
 /**
@@ -232,14 +242,15 @@ export function loadTransformer(model: Transformer, tensors: ReadonlyMap<string,
   }
 }
 
-/** Elements of a tensor as f32. Its bytes may begin anywhere. */
-function floatsOf({ dtype, data }: TensorEntry, first: number, count: number): Float32Array {
-  const width = dtype === "F32" ? 4 : 2;
-  const bytes = data.slice(first * width, (first + count) * width);
-  if (dtype === "F32") return new Float32Array(bytes.buffer);
-  const halves = new Uint16Array(bytes.buffer);
+/** Elements of a tensor as f32, to be read only. Its bytes may begin anywhere. */
+function floatsOf(tensor: TensorEntry, first: number, count: number): Float32Array {
+  const width = tensor.dtype === "F32" ? 4 : 2;
+  const part = partNow(tensor, first * width, (first + count) * width);
+  const { buffer, byteOffset } = part.byteOffset % width === 0 ? part : part.slice();
+  if (tensor.dtype === "F32") return new Float32Array(buffer, byteOffset, count);
+  const halves = new Uint16Array(buffer, byteOffset, count);
   const bits = new Uint32Array(count);
-  if (dtype === "BF16") for (let i = 0; i < count; i++) bits[i] = halves[i]! << 16;
+  if (tensor.dtype === "BF16") for (let i = 0; i < count; i++) bits[i] = halves[i]! << 16;
   else for (let i = 0; i < count; i++) bits[i] = widened(halves[i]!);
   return new Float32Array(bits.buffer);
 }

@@ -9,8 +9,8 @@ import type { Unit } from "../learners/learner.ts";
 import { checkpointFolder, checkpointName } from "../run/checkpoint.ts";
 import { errorCode } from "../run/files.ts";
 import { parseMetrics, readMetrics, type MetricsLine } from "../run/metrics.ts";
-import { openPlain } from "../run/reading.ts";
-import { headerLength, parseHeader } from "../run/safetensors.ts";
+import { openPlain, openSource } from "../run/reading.ts";
+import { readSafetensors } from "../run/safetensors.ts";
 import { parseSummary, type Summary } from "../run/summary.ts";
 
 /** "running": a process holds the run's lock. "interrupted": it can be resumed. "damaged": see `trouble`. */
@@ -336,20 +336,11 @@ function readCheckpoints(folder: string): RunCheckpoint[] {
 function readHead(file: string): Pick<RunCheckpoint, "bytes" | "contentSha256" | "valBitsPerByte"> {
   const bytes = fs.statSync(file).size;
   try {
-    const descriptor = fs.openSync(file, "r");
-    try {
-      const start = Buffer.alloc(8);
-      fs.readSync(descriptor, start, 0, 8, 0);
-      const header = Buffer.alloc(headerLength(start, bytes, file));
-      fs.readSync(descriptor, header, 0, header.length, 8);
-      const { metadata } = parseHeader(header, bytes - 8 - header.length, file);
-      const loss = Number(metadata["val_bits_per_byte"] ?? "NaN");
-      return { bytes, contentSha256: metadata["content_sha256"] ?? null, valBitsPerByte: figure(loss) };
-    } finally {
-      fs.closeSync(descriptor);
-    }
+    const { metadata } = readSafetensors(openSource(file), file);
+    const loss = Number(metadata["val_bits_per_byte"] ?? "NaN");
+    return { bytes, contentSha256: metadata["content_sha256"] ?? null, valBitsPerByte: figure(loss) };
   } catch (error) {
-    if (error instanceof EggError) return { bytes, contentSha256: null, valBitsPerByte: null };
+    if (error instanceof EggError && error.kind === "corrupt") return { bytes, contentSha256: null, valBitsPerByte: null };
     throw error;
   }
 }

@@ -5,9 +5,9 @@ import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../errors.ts";
 import { bytesNow, piecesOf, type Bytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
-import { errorCode, ioError, makeFolder, readFully, removeFile, syncFolder, writeDurably } from "./files.ts";
-import { openPlain, readPlain } from "./reading.ts";
-import { encodeSafetensors, headerLength, parseHeader, type TensorPlace } from "./safetensors.ts";
+import { errorCode, ioError, makeFolder, removeFile, syncFolder, writeDurably } from "./files.ts";
+import { digestSource, openSource, readPlain, type Source } from "./reading.ts";
+import { encodeSafetensors, readSafetensors } from "./safetensors.ts";
 
 /** What a checkpoint holds. All texts are stored as they are; the caller gives them their meaning. */
 export interface Checkpoint {
@@ -118,16 +118,7 @@ function deleteAll(folder: string, names: readonly string[]): void {
 
 /** SHA-256 of a file as it is: what sha256sum prints. */
 export function hashFile(file: string): string {
-  return withFile(file, ({ size, fill }) => {
-    const digest = new Bun.CryptoHasher("sha256");
-    const room = new Uint8Array(Math.min(size, 1 << 20));
-    for (let at = 0; at < size; at += room.length) {
-      const part = room.subarray(0, size - at);
-      fill(part, at);
-      digest.update(part);
-    }
-    return digest.digest("hex");
-  });
+  return digestSource(openSource(file));
 }
 
 /** The largest latest.json that is read, in bytes; egg writes less than one thousand. */
@@ -188,46 +179,26 @@ export function loadLatest(runFolder: string): { checkpoint: LoadedCheckpoint; p
   });
 }
 
-/** Where the bytes of a checkpoint come from. `fill` fills all of `target` from a place in the file, or throws. */
-interface Source {
-  size: number;
-  fill(target: Uint8Array, position: number): void;
-}
-
 /**
- * Reads one checkpoint file and verifies every bit of it. Each tensor gets memory of its own, so views of any width fit;
- * nothing is taken by what the file claims before the file is known to be as long.
+ * Verifies every bit of one checkpoint file. Its tensors stay there until they are asked for.
  * @throws EggError("corrupt") for a damaged file and for a safetensors file of another program, "usage" when there is none
  */
 export function loadCheckpoint(file: string): LoadedCheckpoint {
-  return withFile(file, (source) => readCheckpoint(source, file));
+  return readCheckpoint(openSource(file), file);
 }
 
-/** The same for a file that is in memory already; `where` names it in errors. */
-export function decodeCheckpoint(bytes: Uint8Array, where: string): LoadedCheckpoint {
-  return readCheckpoint({ size: bytes.length, fill: (target, position) => target.set(bytes.subarray(position, position + target.length)) }, where);
-}
-
-function readCheckpoint(source: Source, file: string): LoadedCheckpoint {
-  const { header, metadata, places, dataStart } = readHeader(source, file);
-  const text = checkMetadata(metadata, file);
-  const digest = new Bun.CryptoHasher("sha256");
-  const hashAt = header.indexOf(hashField);
-  if (hashAt >= 0) header.write(unhashed, hashAt + hashField.length, "latin1");
-  digest.update(header);
-  const tensors = new Map<string, TensorEntry>();
-  for (const { name, dtype, shape, begin, end } of places) {
-    const data = allocate(end - begin, name, file);
-    source.fill(data, dataStart + begin);
-    digest.update(data);
-    tensors.set(name, { dtype, shape, data });
-  }
-  const found = digest.digest("hex");
+/** The same for bytes from anywhere; `where` names them in errors. */
+export function readCheckpoint(source: Source, where: string): LoadedCheckpoint {
+  const { head, metadata, tensors } = readSafetensors(source, where);
+  const text = checkMetadata(metadata, where);
+  const hashAt = head.indexOf(hashField);
+  if (hashAt >= 0) head.write(unhashed, hashAt + hashField.length, "latin1");
+  const found = digestSource(source, new Bun.CryptoHasher("sha256").update(head), head.length);
   if (found !== text.content_sha256) {
-    throw corrupt(file, `its content hash should be ${shown(text.content_sha256)}, but the content gives ${found}`);
+    throw corrupt(where, `its content hash should be ${shown(text.content_sha256)}, but the content gives ${found}`);
   }
   return {
-    path: file, tensors, contentSha256: found,
+    path: where, tensors, contentSha256: found,
     step: Number(text.step), config: text.config, tokenizer: text.tokenizer, dataCursor: text.data_cursor, program: text.program,
     valBitsPerByte: score(metadata),
   };
@@ -287,7 +258,7 @@ function findBest(folder: string, candidates: { name: string; step: number }[]):
     const file = path.join(folder, name);
     let loss: number | null = null;
     try {
-      loss = withFile(file, (source) => score(readHeader(source, file).metadata));
+      loss = score(readSafetensors(openSource(file), file).metadata);
     } catch (error) {
       if (!(error instanceof EggError)) throw error; // a damaged one is not the best
     }
@@ -301,15 +272,6 @@ function score(metadata: Record<string, string>): number | null {
   return Number.isFinite(loss) ? loss : null;
 }
 
-function readHeader(source: Source, file: string): { header: Buffer; metadata: Record<string, string>; places: TensorPlace[]; dataStart: number } {
-  const start = Buffer.alloc(Math.min(8, source.size));
-  source.fill(start, 0);
-  const dataStart = 8 + headerLength(start, source.size, file);
-  const header = Buffer.alloc(dataStart);
-  source.fill(header, 0);
-  return { header, dataStart, ...parseHeader(header.subarray(8), source.size - dataStart, file) };
-}
-
 function checkMetadata(metadata: Record<string, string>, file: string): Record<(typeof requiredMetadata)[number], string> {
   const missing = requiredMetadata.filter((key) => !Object.hasOwn(metadata, key));
   if (missing.length > 0) {
@@ -321,26 +283,7 @@ function checkMetadata(metadata: Record<string, string>, file: string): Record<(
   return metadata as Record<(typeof requiredMetadata)[number], string>;
 }
 
-function allocate(bytes: number, tensor: string, file: string): Uint8Array {
-  try {
-    return new Uint8Array(bytes);
-  } catch (error) {
-    throw new EggError("resources", `[checkpoint] ${file}: tensor ${tensor} takes ${bytes.toLocaleString("en-US")} bytes, more than could be allocated.`, {
-      hint: "Close other programs, or use a machine with more memory.", cause: error,
-    });
-  }
-}
-
 /** A text of the file, for a message: short, whatever it holds. */
 function shown(text: string): string {
   return /^[0-9a-f]{1,64}$/.test(text) ? text : JSON.stringify(text.slice(0, 64));
-}
-
-function withFile<T>(file: string, use: (source: Source) => T): T {
-  const descriptor = openPlain(file);
-  try {
-    return use({ size: fs.fstatSync(descriptor).size, fill: (target, position) => readFully(descriptor, target, position, file) });
-  } finally {
-    fs.closeSync(descriptor);
-  }
 }

@@ -6,9 +6,9 @@ import { EggError } from "../errors.ts";
 import type { TensorEntry } from "../models/tensors.ts";
 import { foreignShape, shapeOfTensors } from "../models/transformer-foreign.ts";
 import type { TransformerShape } from "../models/transformer-shape.ts";
-import { ioError, readFully } from "./files.ts";
-import { openPlain, readPlain } from "./reading.ts";
-import { headerLength, parseHeader } from "./safetensors.ts";
+import { ioError } from "./files.ts";
+import { openSource, readPlain } from "./reading.ts";
+import { readSafetensors } from "./safetensors.ts";
 
 export interface ForeignModel {
   shape: TransformerShape;
@@ -35,7 +35,7 @@ export function openForeign(place: string, heads: number | null = null): Foreign
   const shape = config === null ? null : foreignShape(config, configFile);
   const tensors = new Map<string, TensorEntry>();
   for (const file of isFolder ? weightFiles(folder) : [place]) {
-    for (const [name, tensor] of readTensors(file)) {
+    for (const [name, tensor] of readSafetensors(openSource(file), file).tensors) {
       if (tensors.has(name)) throw new EggError("corrupt", `[checkpoint] ${file}: tensor ${name} stands in another shard too.`);
       tensors.set(name, tensor);
     }
@@ -79,44 +79,14 @@ function weightFiles(folder: string): string[] {
   return (names as string[]).sort().map((name) => path.join(folder, name));
 }
 
-/** All tensors of a safetensors file, each in memory of its own. */
-function readTensors(file: string): Map<string, TensorEntry> {
-  const descriptor = openPlain(file);
-  try {
-    const { size } = fs.fstatSync(descriptor);
-    const start = Buffer.alloc(Math.min(8, size));
-    readFully(descriptor, start, 0, file);
-    const dataStart = 8 + headerLength(start, size, file);
-    const header = Buffer.alloc(dataStart - 8);
-    readFully(descriptor, header, 8, file);
-    const { places } = parseHeader(header, size - dataStart, file);
-    return new Map(places.map(({ name, dtype, shape, begin, end }) => {
-      const data = new Uint8Array(end - begin);
-      readFully(descriptor, data, dataStart + begin, file);
-      return [name, { dtype, shape, data }];
-    }));
-  } catch (error) {
-    throw ioError(error, "read", file);
-  } finally {
-    fs.closeSync(descriptor);
-  }
-}
-
 /** Whether a place holds a model, and not one that egg trained: whose checkpoints carry a hash of their content. */
 export function isForeign(place: string): boolean {
   const found = fs.statSync(place, { throwIfNoEntry: false });
   if (found?.isDirectory()) return ["model.safetensors", "model.safetensors.index.json"].some((name) => fs.existsSync(path.join(place, name)));
   if (found?.isFile() !== true) return false;
-  const descriptor = openPlain(place);
   try {
-    const start = Buffer.alloc(8);
-    readFully(descriptor, start, 0, place);
-    const header = Buffer.alloc(headerLength(start, found.size, place));
-    readFully(descriptor, header, 8, place);
-    return !("content_sha256" in parseHeader(header, found.size - 8 - header.length, place).metadata);
+    return !("content_sha256" in readSafetensors(openSource(place), place).metadata);
   } catch {
     return false; // who reads it as egg's own says what is wrong with it
-  } finally {
-    fs.closeSync(descriptor);
   }
 }

@@ -77,7 +77,7 @@ export async function runLoop(plan: RunPlan): Promise<RunOutcome> {
     const learner = early ?? plan.createLearner();
     writeRunConfig(plan.folder, plan.config, plan.program);
     const run = new Run(plan, learner);
-    if (run.resume(early !== null) !== null) Bun.gc(true); // the loaded file is in native memory now: its bytes make room before the first step
+    if (run.resume(early !== null) !== null) Bun.gc(true); // the pieces that it was loaded through make room before the first step
     // Up to here there is nothing to save, and a signal ends the process at once.
     const stop = catchSignals((signal) => {
       plan.listener.stopping(signal);

@@ -38,17 +38,6 @@ function growthOf(resident: number, { steps, warm }: Growth): number {
 }
 
 /**
- * A learner's plan with what going on from a checkpoint of so many bytes takes (0: from none). It lies in memory as a whole, beside
- * the weights and states that it becomes, but before the rest of the training's memory is in use, and before any evaluation.
- */
-export function withLoading(plan: MemoryPlan, checkpoint: number): MemoryPlan {
-  const { model = 0, evaluation = 0, ...rest } = plan;
-  const states = checkpoint - model;
-  const unused = Object.values(rest).reduce((sum, bytes) => sum + bytes, -states);
-  return { ...plan, evaluation: Math.max(evaluation, checkpoint - unused, 0) };
-}
-
-/**
  * The plan of this process: what it has now, what it will grow by, and what the learner is going to take. To be called with the text
  * in memory, and before the learner's memory is taken.
  * @param held bytes of the plan that are taken already

@@ -2,10 +2,11 @@
 // Not files and not checkpoints: what is in ours, and how it reaches the disk, is in checkpoint.ts.
 // Format: 8 bytes little-endian header length, JSON header, data (github.com/huggingface/safetensors). Read next: checkpoint.ts.
 import { EggError } from "../errors.ts";
-import { piecesOf, type Bytes, type SavedTensor, type TensorEntry } from "../models/tensors.ts";
+import { piecesOf, type Bytes, type SavedTensor, type StoredBytes, type TensorEntry } from "../models/tensors.ts";
+import type { Source } from "./reading.ts";
 
 /** Where a tensor lies: `begin` (included) and `end` (not) count bytes from the start of the data, behind the header. */
-export interface TensorPlace {
+interface TensorPlace {
   name: string;
   dtype: TensorEntry["dtype"];
   shape: number[];
@@ -62,23 +63,50 @@ export function encodeSafetensors(tensors: ReadonlyMap<string, SavedTensor>, met
   return [head, ...byWidth.flatMap(([, tensor]) => piecesOf(tensor))];
 }
 
+export interface Safetensors {
+  /** In the order of their data; the bytes stay in the file until they are asked for. */
+  tensors: Map<string, TensorEntry & { data: StoredBytes }>;
+  metadata: Record<string, string>;
+  /** All that stands before the data. */
+  head: Buffer;
+}
+
 /**
- * Reads a whole file. The tensors are views into `bytes`, not copies.
+ * Reads and checks what stands before the data. Nothing is taken by what the file claims before it is known to be as long.
  * @param where names the file in errors
  * @throws EggError("corrupt") for every departure from the format, naming the tensor, what was found and what is allowed
  */
-export function decodeSafetensors(bytes: Uint8Array, where: string): { tensors: Map<string, TensorEntry>; metadata: Record<string, string> } {
-  const dataStart = 8 + headerLength(bytes.subarray(0, 8), bytes.length, where);
-  const { places, metadata } = parseHeader(bytes.subarray(8, dataStart), bytes.length - dataStart, where);
-  const tensors = new Map<string, TensorEntry>();
+export function readSafetensors(source: Source, where: string): Safetensors {
+  const start = Buffer.alloc(Math.min(8, source.size));
+  source.fill(start, 0);
+  const head = Buffer.alloc(8 + headerLength(start, source.size, where));
+  source.fill(head, 0);
+  const { places, metadata } = parseHeader(head.subarray(8), source.size - head.length, where);
+  const tensors: Safetensors["tensors"] = new Map();
   for (const { name, dtype, shape, begin, end } of places) {
-    tensors.set(name, { dtype, shape, data: bytes.subarray(dataStart + begin, dataStart + end) });
+    const byteLength = end - begin;
+    const read = (from = 0, to = byteLength, room?: Uint8Array): Uint8Array => {
+      const bytes = room?.subarray(0, to - from) ?? allocate(to - from, name, where);
+      source.fill(bytes, head.length + begin + from);
+      return bytes;
+    };
+    tensors.set(name, { dtype, shape, data: { byteLength, read } });
   }
-  return { tensors, metadata };
+  return { tensors, metadata, head };
+}
+
+function allocate(bytes: number, tensor: string, where: string): Uint8Array {
+  try {
+    return new Uint8Array(bytes);
+  } catch (error) {
+    throw new EggError("resources", `[safetensors] ${where}: tensor ${tensor} takes ${count(bytes)} bytes, more than could be allocated.`, {
+      hint: "Close other programs, or use a machine with more memory.", cause: error,
+    });
+  }
 }
 
 /** The header's length in bytes, from the first 8 bytes of a file of `fileBytes`; checked against the file and the limit. */
-export function headerLength(start: Uint8Array, fileBytes: number, where: string): number {
+function headerLength(start: Uint8Array, fileBytes: number, where: string): number {
   if (start.length < 8) throw corrupt(where, `a file needs at least 8 bytes, this one holds ${count(start.length)}`);
   const length = new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true);
   if (length > BigInt(safetensorsLimits.headerBytes)) {
@@ -94,7 +122,7 @@ export function headerLength(start: Uint8Array, fileBytes: number, where: string
  * Checks and reads the header text (`header`, without the 8 length bytes) of a file with `dataBytes` bytes behind it.
  * Returns the tensors in the order of their data, which they cover from 0 to `dataBytes` without hole or overlap.
  */
-export function parseHeader(header: Uint8Array, dataBytes: number, where: string): { places: TensorPlace[]; metadata: Record<string, string> } {
+function parseHeader(header: Uint8Array, dataBytes: number, where: string): { places: TensorPlace[]; metadata: Record<string, string> } {
   const cursor = new HeaderCursor(header, where);
   const places: TensorPlace[] = [];
   const metadata = new Map<string, string>();

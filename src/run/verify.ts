@@ -3,7 +3,6 @@
 import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../errors.ts";
-import { bytesNow, piecesOf } from "../models/tensors.ts";
 import { checkpointFolder, checkpointName, hashFile, loadCheckpoint, longestLatest, parseLatest, weightsSha256, type Latest } from "./checkpoint.ts";
 import { longestConfig } from "./folder.ts";
 import { parseMetrics, placeToCut, type MetricsLine } from "./metrics.ts";
@@ -44,7 +43,7 @@ export function verifyCheckpoint(file: string): CheckpointVerdict {
     bytes = fs.statSync(file, { throwIfNoEntry: false })?.size ?? 0;
     const checkpoint = loadCheckpoint(file);
     const tensors = [...checkpoint.tensors].map(([name, tensor]) => ({
-      name, dtype: tensor.dtype, shape: tensor.shape, bytes: piecesOf(tensor).reduce((sum, piece) => sum + bytesNow(piece).length, 0),
+      name, dtype: tensor.dtype, shape: tensor.shape, bytes: tensor.data.byteLength,
     }));
     const named = checkpointName.exec(path.basename(file))?.[1];
     const content = {
