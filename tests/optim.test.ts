@@ -2,6 +2,7 @@
 // Not the kernels alone (kernels/float/optimize_test.zig). Read next: src/tensor/optim.ts, src/tensor/schedules.ts.
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
 import { machine } from "../src/native/machine.ts";
+import { holdings } from "../src/tensor/memory.ts";
 import { capture, memory, nn, optim, Parameter, schedules, tensor, useThreads, manualSeed, ones, randn, functional as F, type Tensor } from "../src/tensor/egg.ts";
 import { failure } from "./failure.ts";
 import optimGolden from "./golden/optim.json";
@@ -417,7 +418,7 @@ describe("refused", () => {
 test("state beyond the machine is refused when the optimizer is made, and nothing is taken", () => {
   const w = new Parameter(null, [3_000_000]);
   const before = memory().parameters;
-  const limit = spyOn(process, "constrainedMemory").mockReturnValue(before + 30e6); // 12 MB of gradients fit, 24 MB of state do not
+  const limit = spyOn(process, "constrainedMemory").mockReturnValue(Object.values(holdings).reduce((a, b) => a + b, 0) + 20e6); // 12 MB of gradients fit, 24 MB of state do not
   try {
     const error = failure(() => new AdamW([w]));
     expect(error.kind).toBe("resources");

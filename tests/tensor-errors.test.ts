@@ -5,7 +5,8 @@ import { InstructionList, NativeArena, NativeProgram, runInstructions } from "..
 import { cancel } from "../src/native/machine.ts";
 import { context } from "../src/tensor/device.ts";
 import * as F from "../src/tensor/functional.ts";
-import { arange, capture, cat, memory, ones, optim, Parameter, rand, setDebug, tensor, zeros, type Tensor } from "../src/tensor/egg.ts";
+import { arange, capture, cat, computeIn, full, memory, ones, optim, Parameter, rand, setDebug, tensor, trainingStep, useThreads, zeros, type Tensor } from "../src/tensor/egg.ts";
+import { holdings } from "../src/tensor/memory.ts";
 import { failure } from "./failure.ts";
 
 const x = ones([2, 3]);
@@ -33,6 +34,19 @@ const refused: [string, () => Tensor, string][] = [
   ["expand", () => x.expand(2, 4), "cannot be repeated to (2, 4)"],
   ["cat", () => cat([x, ones([2, 2])], 0), "[tensor] cat: (2, 3) and (2, 2): shapes must agree but for axis 0."],
   ["cat of nothing", () => cat([]), "there is nothing to join"],
+  ["cat along no axis", () => cat([x, x], 5), "[tensor] cat: (2, 3) and (2, 3): there is no axis 5."],
+  ["cat of numbers", () => cat([tensor(1), tensor(2)]), "tensors without axes cannot be joined; stack makes an axis"],
+  ["a place for an axis", () => x.unsqueeze(0.5), "there is no place 0.5 for an axis"],
+  ["an activation", () => x.activate("swish" as "silu"), "[tensor] activate: (2, 3): \"swish\" is not an activation; allowed are none, relu,"],
+  ["products in another type", () => computeIn("f16" as "f32", () => x), "[tensor] computeIn: \"f16\" is not a type of products; allowed are f32, bf16."],
+  ["a released parameter, detached", () => {
+    const w = new Parameter(null, [2]);
+    const same = w.detach();
+    w.release();
+    return same.add(1);
+  }, "[tensor] add: a tensor (2) was released."],
+  ["threads", () => (useThreads(-1), x), "[tensor] useThreads: -1 is not a number of threads"],
+  ["a step before the first", () => (trainingStep(-5), x), "[tensor] trainingStep: -5 is not a whole number from 0."],
   ["sum axis", () => x.sum(2), "[tensor] sum: (2, 3): there is no axis 2."],
   ["max of nothing", () => zeros([0]).max(), "nothing has no largest element"],
   ["dropout", () => F.dropout(x, 1.5, true), "p = 1.5 is not a probability"],
@@ -43,18 +57,21 @@ const refused: [string, () => Tensor, string][] = [
   ["a negative shape", () => zeros([-1]), "(-1) is not a shape"],
   ["a shape beyond 32 bits", () => zeros([2 ** 16, 2 ** 16]), "(65536, 65536) has more than 4,294,967,295 elements"],
   ["a product beyond 32 bits", () => ones([2 ** 16, 1]).matmul(ones([1, 2 ** 16])), "matmul: (65536, 65536) has more than"],
+  ["everywhere a fraction as i32", () => full([2], 1.5, { dtype: "i32" }), "[tensor] full: 1.5 is not an i32"],
+  ["everywhere too much for i32", () => full([2], 1e12, { dtype: "i32" }), "1000000000000 is not an i32; whole numbers from -2147483648 to 2147483647 are."],
+  ["random i32", () => rand([2], { seed: 1, dtype: "i32" }), "[tensor] rand: 0."],
   ["a fraction as i32", () => tensor([1.5], { dtype: "i32" }), "1.5 is not an i32"],
-  ["a shape beyond 2^53", () => zeros([2 ** 40, 2 ** 40]), "[tensor] full: (1099511627776, 1099511627776) has more than 4,294,967,295 elements."],
+  ["a shape beyond 2^53", () => zeros([2 ** 40, 2 ** 40]), "[tensor] zeros: (1099511627776, 1099511627776) has more than 4,294,967,295 elements."],
   ["a shape beyond all numbers", () => zeros([1e300, 1e300]), "has more than 4,294,967,295 elements"],
   ["nothing, beyond 32 bits", () => zeros([0, 2 ** 40]), "(0, 1099511627776) has more than"],
   ["a row of nothing, repeated too often", () => ones([1, 2]).expand(2 ** 31, 2).sum(), "expand: (2147483648, 2) has more than"],
   ["a count", () => arange(-1), "[tensor] arange: (-1) is not a shape; sizes are whole numbers from 0."],
   ["an unknown type", () => tensor([1], { dtype: "f64" as "f32" }), "[tensor] tensor: \"f64\" is not a type; allowed are f32, i32, bf16."],
-  ["an unknown type of zeros", () => zeros([1], { dtype: "float" as "f32" }), "[tensor] full: \"float\" is not a type"],
+  ["an unknown type of zeros", () => zeros([1], { dtype: "float" as "f32" }), "[tensor] zeros: \"float\" is not a type"],
   ["an unknown type of a parameter", () => new Parameter(null, [1], { dtype: "f16" as "f32" }), "[tensor] Parameter: \"f16\" is not a type"],
   ["an unknown type of an input", () => capture({ x: { shape: [1], dtype: "f64" as "f32" } }, ({ x }) => x).outputs, "[tensor] capture input x: \"f64\" is not a type"],
   ["to another device", () => x.to("metal" as "cpu"), "[tensor] to: (2, 3): \"metal\" is neither a type (f32, bf16, i32) nor an available device (only \"cpu\")."],
-  ["zeros on another device", () => zeros([1], { device: "cuda" as "cpu" }), "[tensor] full: device \"cuda\" is not available; found only \"cpu\"."],
+  ["zeros on another device", () => zeros([1], { device: "cuda" as "cpu" }), "[tensor] zeros: device \"cuda\" is not available; found only \"cpu\"."],
   ["a parameter on another device", () => new Parameter(null, [1], { device: "metal" as "cpu" }), "[tensor] Parameter: device \"metal\" is not available"],
   ["a parameter of another shape", () => new Parameter(ones([3, 2]), [2, 3]), "[tensor] Parameter: (2, 3) and (3, 2): shapes must be the same."],
   ["types in a product", () => x.matmul(zeros([3, 2], { dtype: "i32" })), "[tensor] matmul: (2, 3) and (3, 2): of type f32 and i32; both must be f32 or bf16."],
@@ -88,7 +105,13 @@ describe("backward", () => {
     const w = tensor([1, 2], { requiresGrad: true });
     expect(failure(() => w.mul(2).backward()).message).toContain("gave (2); only a tensor of one element needs no gradient given");
     expect(failure(() => w.mul(2).backward(ones([3]))).message).toContain("backward: (2) and (3): a gradient has its tensor's shape");
-    expect(failure(() => x.sum().backward()).message).toContain("sum of (2, 3), a tensor (), was not computed from tensors that require gradients");
+    for (const gradient of [arange(2), ones([2]).to("bf16")]) {
+      expect(failure(() => w.mul(2).backward(gradient)).message).toBe(`[tensor] backward: (2) and (2): the gradient is ${gradient.dtype}; gradients are f32, also of f32 tensors.`);
+    }
+    expect(w.grad).toBeNull();
+    const none = failure(() => x.sum().backward());
+    expect(none.message).toContain("sum of (2, 3), a tensor (), was not computed from tensors that require gradients");
+    expect(none.hint).toContain("requiresGrad: true");
   });
 });
 
@@ -183,7 +206,7 @@ describe("memory beyond the machine is refused before anything is computed", () 
   });
 
   test("all kinds together count", () => {
-    const limit = spyOn(process, "constrainedMemory").mockReturnValue(300e6 + Object.values(memory()).reduce((sum, bytes) => sum + bytes, 0));
+    const limit = spyOn(process, "constrainedMemory").mockReturnValue(300e6 + Object.values(holdings).reduce((sum, bytes) => sum + bytes, 0));
     const w = new Parameter(null, [50_000_000]);
     try {
       expect(failure(() => capture({ x: { shape: [50_000_000] } }, () => {})).kind).toBe("resources");

@@ -1,9 +1,10 @@
-// Where numbers lie: bf16 parameters, reading and writing by pieces, what native memory is held for, plans of programs, and the
+// Where numbers lie: bf16 parameters, reading and writing by pieces, what native memory is held for, whose numbers are whose, plans of
+// programs, and the
 // loss that writes its gradients where they belong. Not steps and programs as such: tensor-program.test.ts.
 // Read next: src/tensor/memory.ts, src/tensor/plan.ts.
-import { describe, expect, test } from "bun:test";
-import { capture, computeIn, flush, functional as F, manualSeed, memory, named, nn, noGrad, optim, Parameter, randn, tensor, type Tensor } from "../src/tensor/egg.ts";
-import { Buffer, beyond } from "../src/tensor/memory.ts";
+import { describe, expect, spyOn, test } from "bun:test";
+import { capture, computeIn, flush, functional as F, manualSeed, memory, named, nn, noGrad, ones, optim, Parameter, randn, tensor, zeros, type Tensor } from "../src/tensor/egg.ts";
+import { Buffer, beyond, inUse } from "../src/tensor/memory.ts";
 import { planMemory } from "../src/tensor/plan.ts";
 import { failure } from "./failure.ts";
 
@@ -148,7 +149,45 @@ describe("memory()", () => {
     step.release();
     optimizer.release();
     w.release();
-    expect(memory()).toMatchObject({ optimizers: before.optimizers, programs: before.programs });
+    expect({ ...memory(), workspace: 0 }).toEqual({ ...before, workspace: 0 });
+  });
+
+  test("of results is what lives: nothing after a step, also one that ends inside noGrad", () => {
+    const w = new Parameter(new Float32Array(1000), [1000]);
+    w.sum().backward();
+    const before = memory();
+    const loss = w.mul(2).sum();
+    expect(memory().activations).toBeGreaterThan(before.activations);
+    const inside = noGrad(() => {
+      const kept = w.add(1);
+      loss.backward();
+      return [kept, w.add(3).sum()] as const;
+    });
+    expect(failure(() => inside[0].toArray()).message).toContain("died at backward()");
+    expect(inside[1].item()).toBe(3000);
+    expect(w.grad!.toArray()[0]).toBe(3);
+    w.sum().backward();
+    expect(memory()).toEqual(before);
+    w.release();
+  });
+
+  test("that grows because no step ends is told once, in words", () => {
+    const warn = spyOn(process, "emitWarning").mockImplementation(() => {});
+    const w = new Parameter(null, [1]);
+    const read = (): void => { for (let i = 0; i < 110; i++) noGrad(() => w.add(1)).item(); };
+    try {
+      w.sum().backward();
+      read();
+      expect(warn).not.toHaveBeenCalled();
+      inUse.activations += 2 ** 30;
+      read();
+      expect(warn).toHaveBeenCalledTimes(1);
+      expect(warn).toHaveBeenCalledWith(expect.stringContaining("noGrad(() => ...)"), "EggWarning" as {});
+    } finally {
+      inUse.activations -= 2 ** 30;
+      warn.mockRestore();
+      w.release();
+    }
   });
 
   test("is what is resident, to 5 %", () => {
@@ -174,6 +213,65 @@ describe("memory()", () => {
     const [resident, told] = JSON.parse(stdout.toString()) as [number, number];
     expect(told).toBeGreaterThan(180e6);
     expect(Math.abs(resident - told)).toBeLessThan(0.05 * told + 8e6); // x in JavaScript, 8 MB, comes and goes with its collector
+  });
+});
+
+describe("numbers are a tensor's own", () => {
+  test("a typed array, a shape and a gradient that are written to afterwards change nothing", () => {
+    const data = Float32Array.of(1, 2);
+    const shape = [2];
+    const [x, y, w] = [tensor(data, { shape, requiresGrad: true }), zeros(shape), new Parameter(data, shape)];
+    const sums: number[] = [];
+    for (let i = 0; i < 3; i++) {
+      sums.push(x.detach().sum().item());
+      data.fill(7);
+      shape[0] = 5000;
+    }
+    expect([sums, y.sum().item(), w.shape, x.toList()]).toEqual([[3, 3, 3], 0, [2], [1, 2]]);
+    x.sum().backward();
+    const { grad } = x;
+    x.sum().backward();
+    expect([grad!.toList(), x.grad!.toList()]).toEqual([[1, 1], [2, 2]]);
+    w.release();
+  });
+
+  test("one that was changed between its use and backward() is refused where backward needs it", () => {
+    const [x, w] = [new Parameter(Float32Array.of(1, 2), [2]), new Parameter(Float32Array.of(3, 4), [2])];
+    const optimizer = new optim.SGD([x, w], { lr: 1 });
+    x.sum().add(w.sum()).backward();
+    const program = capture({}, () => optimizer.step());
+    const changes: (() => void)[] = [
+      () => w.copy_(Float32Array.of(5, 6)), () => w.writeRange(1, Float32Array.of(7)), () => F.assign(w, 0, 0, ones([2])), () => optimizer.step(),
+      () => program.runNow({}),
+    ];
+    for (const change of changes) {
+      for (const used of [() => x.mul(w), () => x.mul(w.detach()), () => x.mul(w.reshape(2)), () => F.checkpoint((a) => a.mul(w), x), () => F.checkpoint((a, b) => a.mul(b), x, w)]) {
+        const loss = used().sum();
+        change();
+        const error = failure(() => loss.backward());
+        expect([error.kind, error.message]).toEqual(["usage", "[tensor] backward: mul: an input (2) was changed after it was used; its gradients would be those of other numbers."]);
+      }
+    }
+    // Where only its gradient is asked for, or after the change, all is well.
+    for (const each of [x, w]) each.zeroGrad();
+    const loss = x.add(w).sum();
+    w.copy_(Float32Array.of(5, 6));
+    loss.backward();
+    x.mul(w).sum().backward();
+    expect(x.grad!.toList()).toEqual([6, 7]);
+    for (const each of [program, x, w, optimizer]) each.release();
+  });
+
+  test("a program's output, once the program ran again, too", () => {
+    const program = capture({ x: { shape: [1] } }, ({ x }) => ({ y: x.mul(2) }));
+    const w = new Parameter(Float32Array.of(3), [1]);
+    program.runNow({ x: Float32Array.of(1) });
+    const loss = program.outputs.y.mul(w).sum();
+    program.runNow({ x: Float32Array.of(2) });
+    expect(failure(() => loss.backward()).message).toContain("was changed after it was used");
+    program.release();
+    expect(failure(() => program.outputs.y.item()).message).toContain("was released");
+    w.release();
   });
 });
 

@@ -5,7 +5,7 @@ import { totalmem } from "node:os";
 import { machine } from "../src/native/machine.ts";
 import { capturing, emit, memory } from "../src/tensor/device.ts";
 import * as F from "../src/tensor/functional.ts";
-import { capture, flush, manualSeed, nn, noGrad, Parameter, randn, tensor, trainingStep, useThreads, type Tensor } from "../src/tensor/egg.ts";
+import { capture, flush, manualSeed, nn, noGrad, optim, Parameter, randn, tensor, trainingStep, useThreads, type Tensor } from "../src/tensor/egg.ts";
 import { settleGradient } from "../src/tensor/value.ts";
 import { failure } from "./failure.ts";
 
@@ -277,6 +277,103 @@ describe("memory", () => {
     expect(error.kind).toBe("resources");
     expect(error.message).toMatch(/^\[tensor\] this program: [\d,]+ bytes are needed, this machine has [\d,]+\.$/);
     expect(memory()).toEqual(before);
+  });
+});
+
+describe("a program and what is around it", () => {
+  const x = Float32Array.of(1, 2, 3, 4);
+
+  test("does not run once a parameter, or an int8 weight, that it works on was released", async () => {
+    const [w, q] = [new Parameter(x, [4]), new nn.QuantizedMatrix(1, 4)];
+    const optimizer = new optim.SGD([w], { lr: 1 });
+    const uses = [
+      [capture({ x: { shape: [4] } }, ({ x }) => ({ y: x.mul(w) })), "(4)"],
+      [capture({}, () => { optimizer.zeroGrad(); w.sum().backward(); optimizer.step(); }), "(4)"],
+      [capture({}, () => optimizer.step()), "(4)"],
+      [capture({ x: { shape: [1, 4] } }, ({ x }) => ({ y: noGrad(() => F.linear(x, q)) })), "(1, 4)"],
+    ] as const;
+    for (const [program] of uses) program.runNow({ x });
+    for (const each of [w, q]) each.release();
+    const others = [new Parameter(new Float32Array(4).fill(100), [4]), new Parameter(new Float32Array(16).fill(100), [16])];
+    for (const [program, shape] of uses) {
+      const error = failure(() => program.runNow({ x }));
+      expect([error.kind, error.message]).toEqual(["usage", `[tensor] program: a parameter ${shape} that it works on was released.`]);
+      await expect(program.run({ x })).rejects.toThrow("was released");
+      program.release();
+    }
+    expect(others.map((each) => new Set(each.toArray()))).toEqual([new Set([100]), new Set([100])]);
+    for (const each of [...others, optimizer]) each.release();
+  });
+
+  test("cannot be captured over results of the step around it", () => {
+    const [h, kept] = [tensor(x).mul(5), noGrad(() => tensor(x).mul(5))];
+    for (const value of [h, kept, h.detach(), h.reshape(2, 2)]) {
+      const error = failure(() => capture({}, () => value.sum()));
+      expect([error.kind, error.message]).toEqual(["usage", `[tensor] sum: ${value.origin.op} of (4), a result ${value.shape.length === 2 ? "(2, 2)" : "(4)"}, was computed outside the program that is captured and ends before it.`]);
+      expect(error.hint).toContain("input of the program");
+    }
+    expect(h.toArray()).toEqual(x.map((value) => 5 * value)); // and they live on
+  });
+
+  test("leaves the tape around it alone", () => {
+    const w = new Parameter(x, [4]);
+    const loss = w.square().sum();
+    const program = capture({}, () => { w.zeroGrad(); w.sum().backward(); });
+    loss.backward();
+    expect(w.grad!.toList()).toEqual([2, 4, 6, 8]);
+    program.runNow({});
+    expect(w.grad!.toList()).toEqual([1, 1, 1, 1]);
+    program.release();
+    w.release();
+  });
+
+  const slow = () => {
+    const w = new Parameter(new Float32Array(256 * 256).fill(1 / 256), [256, 256]);
+    const program = capture({ x: { shape: [256, 256] }, z: { shape: [4] } }, ({ x, z }) => {
+      let h = x;
+      for (let i = 0; i < 20; i++) h = h.matmul(w);
+      return { y: h.mean(), z: z.sum(), noise: F.dropout(z, 0.5, true) };
+    });
+    const inputs = (value: number) => ({ x: new Float32Array(256 * 256).fill(value), z: new Float32Array(4).fill(value) });
+    return { w, program, inputs };
+  };
+
+  test("runs once at a time: what is refused meanwhile has written nothing", async () => {
+    const { w, program, inputs } = slow();
+    const step = trainingStep();
+    const run = program.run(inputs(1));
+    for (const attempt of [() => program.runNow(inputs(7)), () => program.release()]) {
+      const error = failure(attempt);
+      expect([error.kind, error.message]).toEqual(["usage", expect.stringMatching(/^\[tensor\] program: (run|release): a program runs\.$/)]);
+    }
+    await expect(program.run(inputs(7))).rejects.toThrow("a program runs");
+    expect(await run).toBe(true);
+    expect([program.outputs.z.item(), trainingStep()]).toEqual([4, step + 1]);
+    // Nor has one with a wrong input, though the first was right.
+    for (const wrong of [new Float32Array(3), new Int32Array(4)]) expect(failure(() => program.runNow({ ...inputs(7), z: wrong as Float32Array })).message).toContain("program input z");
+    expect([program.outputs.z.item(), trainingStep()]).toEqual([4, step + 1]);
+    program.release();
+    for (const use of [() => program.release(), () => program.runNow(inputs(1))]) expect(failure(use).message).toContain("it was released");
+    w.release();
+  });
+
+  test("is waited for by what needs tensors meanwhile: nothing is lost, and a later write comes later", async () => {
+    const { w, program, inputs } = slow();
+    const before = tensor(x).mul(3);
+    const run = program.run(inputs(1));
+    expect(before.toList()).toEqual([3, 6, 9, 12]);
+    expect(program.outputs.z.item()).toBe(4);
+    expect(await run).toBe(true);
+    const second = program.run(inputs(1));
+    w.copy_(new Float32Array(256 * 256));
+    expect(await second).toBe(true);
+    expect(program.outputs.y.item()).toBe(1);
+    const table = new Parameter(x, [2, 2]);
+    const failing = capture({ ids: { shape: [1], dtype: "i32" } }, ({ ids }) => F.embedding(ids, table));
+    const third = failing.run({ ids: Int32Array.of(9) });
+    expect(tensor(x).sum().item()).toBe(10); // the fault is the run's
+    await expect(third).rejects.toThrow("id");
+    for (const each of [program, failing, w, table]) each.release();
   });
 });
 

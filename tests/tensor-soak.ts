@@ -33,7 +33,7 @@ for (let step = 0; step < steps; step++) {
     optimizer.step();
     if (!Number.isFinite(loss.item())) throw new Error(`step ${step}: the loss is ${loss.item()}`);
   }
-  if (step % 7 === 0) noGrad(() => model.eval().forward(data).softmax()).toArray();
+  if (step % 7 === 0) noGrad(() => void model.eval().forward(data).softmax().toArray());
   if ((step + 1) % Math.max(1, Math.floor(steps / 10)) !== 0) continue;
   const now = { resident: resident(), native: JSON.stringify(memory()) };
   console.log(`step ${step + 1}: ${(now.resident / 1e6).toFixed(1)} MB resident, native ${now.native}, ${(((performance.now() - begun) * 1000) / (step + 1)).toFixed(0)} us a step`);

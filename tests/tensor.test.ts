@@ -2,7 +2,7 @@
 // those loops; shapes 0, 1 and odd. Golden vectors are in tensor-golden.test.ts, misuse in tensor-errors.test.ts.
 import { describe, expect, test } from "bun:test";
 import * as F from "../src/tensor/functional.ts";
-import { arange, cat, noGrad, Parameter, rand, randn, stack, tensor, type Tensor } from "../src/tensor/egg.ts";
+import { arange, cat, full, noGrad, ones, Parameter, rand, randn, stack, tensor, zeros, type Tensor } from "../src/tensor/egg.ts";
 import * as reference from "./reference/ops.ts";
 import { f64, type F64 } from "./reference/ops.ts";
 
@@ -251,6 +251,57 @@ describe("models", () => {
   test("mean squared error", () => {
     check({ name: "mse", inputs: [[3, 4], [3, 4]], library: (a, b) => F.mseLoss(a!, b!), reference: (a, b) => Float64Array.of(a!.reduce((sum, v, i) => sum + (v - b![i]!) ** 2, 0) / 12) });
   });
+});
+
+test("makers round to their type as conversion does", () => {
+  expect([ones([2], { dtype: "bf16" }).toList(), full([1], 1.01171875, { dtype: "bf16" }).toList(), arange(3, { dtype: "bf16" }).toList()]).toEqual([[1, 1], [1.015625], [0, 1, 2]]);
+  expect(tensor([1.00390625, -2], { dtype: "bf16" }).toList()).toEqual([1, -2]);
+  expect(rand([3], { seed: 1, dtype: "bf16" }).toArray()).toEqual(rand([3], { seed: 1 }).to("bf16").toArray());
+  expect([full([1], -7, { dtype: "i32" }).dtype, arange(2, { dtype: "f32" }).toArray()]).toEqual(["i32", Float32Array.of(0, 1)]);
+});
+
+test("division by a number is IEEE's, and what multiplies keeps the sign of zeros", () => {
+  const values = Float32Array.from({ length: 1000 }, (_, i) => i - 500.25);
+  for (const divisor of [3, -7, 0.1, 8, -0.25, 1e30, Infinity]) {
+    expect(tensor(values).div(divisor).toArray()).toEqual(values.map((value) => value / Math.fround(divisor)));
+  }
+  expect(tensor([Infinity, 0]).div(0).toList()).toEqual([Infinity, NaN]);
+  const w = tensor([2], { requiresGrad: true });
+  w.div(3).sum().backward();
+  expect(w.grad!.item()).toBe(Math.fround(1 / 3));
+  const zero = tensor([-0]);
+  for (const kept of [zero.mul(2), zero.div(3), zero.div(4), zero.clone(), tensor([0]).neg()]) expect(kept.item()).toBe(-0);
+});
+
+test("checkpoint: an input twice, a parameter as the result, and leaves and results from outside", () => {
+  const gradient = (action: (a: Tensor, h: Tensor) => Tensor): number[][] => {
+    const [a, w] = [tensor([1, 2], { requiresGrad: true }), new Parameter(Float32Array.of(3, 4), [2])];
+    action(a, w.mul(2)).sum().backward();
+    const found = [a.grad, w.grad].map((each) => each?.toList() ?? null) as number[][];
+    w.release();
+    return found;
+  };
+  const cases: ((wrap: typeof F.checkpoint) => (a: Tensor, h: Tensor) => Tensor)[] = [
+    (wrap) => (a, h) => wrap((x, y) => x.mul(y).mul(h), a, a),
+    (wrap) => (a, h) => wrap((x, y) => x.mul(y), h, h).mul(a),
+    (wrap) => (a, h) => wrap(() => h.mul(a).mul(a), ones([1])),
+    (wrap) => (a, h) => wrap((x) => x, a).mul(wrap(() => h)),
+  ];
+  for (const each of cases) expect(gradient(each(F.checkpoint))).toEqual(gradient(each((action, ...inputs) => action(...inputs))));
+  const p = new Parameter(Float32Array.of(3, 4), [2]);
+  F.checkpoint(() => p).square().sum().backward();
+  expect(p.grad!.toList()).toEqual([6, 8]);
+  p.release();
+});
+
+test("a tensor shows its shape, type and numbers, long ones in part", () => {
+  expect([`${tensor([[1, 2.5], [-0, 1 / 3]])}`, Bun.inspect({ ids: arange(20) })]).toEqual(["Tensor (2, 2) f32 [[1, 2.5], [0, 0.333333]]", "{\n  ids: Tensor (20) i32 [0, 1, 2, ..., 17, 18, 19],\n}"]);
+  const w = new Parameter(Float32Array.of(1, NaN), [2]);
+  const y = w.mul(2);
+  expect([`${w.add(1)}`, `${tensor(5)}`, `${zeros([0, 3])}`, JSON.stringify({ w, y: y.sum(0, true) })]).toEqual(["Tensor (2) f32 [2, NaN]", "Tensor () f32 5", "Tensor (0, 3) f32 []", '{"w":[1,null],"y":[null]}']);
+  y.sum().backward();
+  w.release();
+  expect([`${y}`, `${w}`]).toEqual(["Tensor (2) f32 (its numbers are gone)", "Tensor (2) f32 (its numbers are gone)"]);
 });
 
 describe("dropout", () => {

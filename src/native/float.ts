@@ -3,7 +3,7 @@
 import { EggError } from "../errors.ts";
 import { call, emptyRecord, emptyWord, unpack } from "./abi.ts";
 import { args, enums, layoutOf, type EnumName, type Field, type OpName, type Operand, type Values } from "./instructions.ts";
-import { join, type Context } from "./machine.ts";
+import { join, wait, type Context } from "./machine.ts";
 
 /** One call copies less than 4 GiB. */
 const copy_max = 2 ** 30;
@@ -271,8 +271,19 @@ export class NativeProgram {
    * @returns false when it was cancelled
    */
   async run(timed = false, onProgress?: (share: number) => void): Promise<boolean> {
-    call("egg_float_program_start", [this.#handle, timed ? 1 : 0]);
+    this.start(timed);
     await join(this.context, onProgress);
+    return this.finish();
+  }
+
+  /** Starts what `run` does, to be ended by `finish`. */
+  start(timed: boolean): void {
+    call("egg_float_program_start", [this.#handle, timed ? 1 : 0]);
+  }
+
+  /** Waits for the end. @returns false when it was cancelled */
+  finish(): boolean {
+    wait(this.context);
     const status = call("egg_float_program_finish", [this.#handle, this.#result], ["cancelled", "fault"]);
     if (status === "fault") throw outOfRange(this.#list, this.#result);
     return status === "ok";

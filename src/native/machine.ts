@@ -107,6 +107,13 @@ export async function join(context: Context, onProgress?: (share: number) => voi
   }
 }
 
+/** Waits for the context's job and holds the event loop up meanwhile. */
+export function wait(context: Context): void {
+  const record = emptyRecord("Progress");
+  do call("egg_wait", [context.handle, 2 ** 31, record]);
+  while (unpack("Progress", record).finished === 0);
+}
+
 /** Asks the context's job to end early. */
 export function cancel(context: Context): void {
   call("egg_cancel", [context.handle]);

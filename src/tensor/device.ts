@@ -1,10 +1,10 @@
 // Where instructions go: into a queue that is run when a value is read (eager), or into the list of a program that is being
-// captured. Also threads, scopes of memory, and names for profiles. Not operations (ops.ts). Read next: memory.ts, tape.ts.
+// captured. Also threads, scopes of memory, and names for profiles. Not operations (ops-*.ts). Read next: memory.ts, tape.ts.
 import { EggError } from "../errors.ts";
 import { InstructionList, runInstructions, workspaceBytes, type Instruction } from "../native/float.ts";
 import type { OpName, Values } from "../native/instructions.ts";
 import { openContext, type Context, type TierName } from "../native/machine.ts";
-import { Buffer, holdings, Pool, type Holding } from "./memory.ts";
+import { Buffer, inUse, Pool, type Holding } from "./memory.ts";
 
 /** Parameters and other tensors that live until they are released. */
 export const persistent = new Pool("parameters", 1 << 20);
@@ -36,8 +36,10 @@ function opened(threads: number, tier?: TierName): Context {
 /**
  * Runs everything from now on with that many threads (0: one a core). Results do not depend on it.
  * @param tier kernels of another CPU tier, for tests; results may differ in the last bits
+ * @throws EggError("usage") for no whole number from 0
  */
 export function useThreads(threads: number, tier?: TierName): void {
+  if (!Number.isInteger(threads) || threads < 0) throw new EggError("usage", `[tensor] useThreads: ${threads} is not a number of threads; 0 is one a core.`);
   flush();
   current = opened(threads, tier);
 }
@@ -48,6 +50,10 @@ export function useThreads(threads: number, tier?: TierName): void {
 export interface Recorder {
   readonly list: InstructionList;
   buffer(bytes: number): Buffer;
+  /** Whether a buffer is the program's own. */
+  owns(buffer: Buffer): boolean;
+  /** Other memory that the program works on: it runs only while that is there. */
+  link(buffer: Buffer, shape: readonly number[]): void;
   /** Memory that keeps its values from run to run, for what is data to the captured function. */
   constant(values: NodeJS.TypedArray): Buffer;
   /** Does something in JavaScript before each run, and after each that ended well: not cancelled, and no id out of range. */
@@ -111,14 +117,29 @@ export function emit<O extends OpName>(op: O, values: Values<O>): void {
   if (recorder === null && queue.count >= queue_max) flush();
 }
 
-/** Runs what is queued. Results can be read afterwards. */
+/** A program that runs while JavaScript goes on. `end` waits for it. */
+export interface Job { end(): void }
+let job: Job | null = null;
+
+/** The program that runs beside JavaScript, if one does. */
+export function running(): Job | null {
+  return job;
+}
+
+/** @param next null: it is over */
+export function runBeside(next: Job | null): void {
+  job = next;
+}
+
+/** Waits for a program that runs, then runs what is queued. Results can be read afterwards. */
 export function flush(): void {
   if (delayed !== null) hurry();
+  job?.end();
   if (queue.count === 0) return;
   try {
     runInstructions(context(), queue);
   } catch (error) {
-    failScopes(); // what was to be computed never will be
+    endScopes("an error before it was computed"); // what was to be computed never will be
     throw error;
   } finally {
     queue.clear();
@@ -136,6 +157,8 @@ export class Scope {
   readonly outer: Scope | null;
   readonly buffers = new Set<Buffer>();
   readonly uploads: Buffer[] = [];
+  /** How often something native was read. */
+  reads = 0;
 
   constructor(outer: Scope | null = null) {
     this.outer = outer;
@@ -150,34 +173,60 @@ export class Scope {
     for (const buffer of this.uploads) if (buffer.block !== null) uploads.give(buffer);
     this.buffers.clear();
     this.uploads.length = 0;
+    this.reads = 0;
   }
 }
 
 let scope = new Scope();
 
-function failScopes(): void {
-  for (let each: Scope | null = scope; each !== null; each = each.outer) each.end("an error before it was computed");
+/** Ends the current scope and those around it; they go on, empty. */
+function endScopes(reason: string): void {
+  for (let each: Scope | null = scope; each !== null; each = each.outer) each.end(reason);
+}
+
+/** More of one step's results, read more often than training does, are taken for what should be inside noGrad. */
+const unended_bytes = 2 ** 30;
+const unended_reads = 100;
+let warned = false;
+
+/** Something native was read. Says once, in words, where results pile up because no step ends. */
+export function noteRead(): void {
+  if (++scope.reads < unended_reads || warned || inUse.activations < unended_bytes) return;
+  warned = true;
+  process.emitWarning(`${inUse.activations.toLocaleString("en")} bytes of results are kept for a backward() that has not come. Compute what needs no gradients inside noGrad(() => ...), where results are freed at its end.`, "EggWarning");
 }
 
 export function currentScope(): Scope {
   return scope;
 }
 
-/** Opens a scope inside the current one. Close it with `closeScope(outer)`. */
-export function openScope(): Scope {
+/**
+ * Opens a scope inside the current one. Close it with `closeScope(outer)`.
+ * @param apart the end of a step inside it does not end those around it
+ */
+export function openScope(apart = false): Scope {
   hurry();
   const outer = scope;
-  scope = new Scope(outer);
+  scope = new Scope(apart ? null : outer);
   return outer;
 }
 
-/** Ends the current scope: its buffers are free again. `outer`: the scope to go on with; a fresh one for a new step. */
-export function closeScope(reason: string, outer: Scope = new Scope()): void {
+/** Ends the current scope: its buffers are free again. `outer`: the scope to go on with. */
+export function closeScope(reason: string, outer: Scope): void {
   try {
     flush();
   } finally {
     scope.end(reason);
     scope = outer;
+  }
+}
+
+/** Ends the step: all that is in the current scope and those around it. */
+export function endStep(reason: string): void {
+  try {
+    flush();
+  } finally {
+    endScopes(reason);
   }
 }
 
@@ -212,12 +261,13 @@ export function upload(values: NodeJS.TypedArray): Buffer {
 }
 
 /**
- * Bytes of native memory, all of it, by what it is for: results of operations are activations, copies of JavaScript numbers
- * data; programs hold their own of both. `workspace` is what threads need in between.
+ * Bytes of native memory that are in use now, by what they are for: results of operations are activations, copies of JavaScript
+ * numbers data; programs hold their own of both. `workspace` is what threads need in between. What a step's end or release()
+ * gives back serves what is made next and stays with the process; programs and optimizers give theirs back to the system.
  */
 export function memory(): Record<Holding, number> & { workspace: number } {
   const workspace = [...contexts.values()].reduce((sum, each) => sum + workspaceBytes(each), 0);
-  return { ...holdings, workspace };
+  return { ...inUse, workspace };
 }
 
 // ---- names
@@ -290,6 +340,7 @@ export function streamCounter(set?: number): number {
 
 /** The number of the training step, for checkpoints. `set` goes on from another one. */
 export function trainingStep(set?: number): number {
+  if (set !== undefined && (!Number.isInteger(set) || set < 0)) throw new EggError("usage", `[tensor] trainingStep: ${set} is not a whole number from 0.`);
   if (set !== undefined) step = set;
   return step;
 }

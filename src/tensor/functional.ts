@@ -149,6 +149,7 @@ export function assign(destination: Parameter, axis: number, start: number, sour
   const whole = around(destination.shape, place);
   const at = beyond(destination.place("assign"), start * whole.inner * bytesOf(source.dtype));
   const width = length! * whole.inner;
+  destination.changed();
   emitCopy(source.place("assign"), at, [whole.outer, width], [width, 1], [whole.axis * whole.inner, 1], source.dtype);
 }
 

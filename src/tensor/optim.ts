@@ -228,12 +228,15 @@ abstract class Optimizer {
         this.#counts.forEach((count, i) => this.#settings.set([this.#lr, count + 1], 2 * i));
         this.#arena.write(this.#settingsAt, this.#settings);
       };
+      const changed = (): void => given.forEach((i) => this.parameters[i]!.changed());
       // Kernels decide whether gradients are finite and the step is made; it counts if so.
       const count = (): void => {
+        changed();
         if (this.#clipped()[2] !== 1) return;
         this.#steps++;
         for (const i of given) this.#counts[i]!++;
       };
+      changed();
       if (recorder === null) {
         flush(); // now the decision is made; and an earlier step, with its own settings, is over
         announce();

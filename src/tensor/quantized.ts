@@ -56,6 +56,7 @@ export class QuantizedMatrix {
   /** Where instructions find it. */
   place(op: string): { q: Buffer; scale: Buffer } {
     if (this.#released) throw new EggError("usage", `[tensor] ${op}: int8 weights ${show(this.shape)} were released.`);
+    capturing()?.link(this.#codes, this.shape);
     return { q: this.#codes, scale: this.#scales };
   }
 

@@ -1,12 +1,12 @@
 // Reverse-mode differentiation: operations are written down as they happen, and read backwards. One rule for all of them;
-// what each operation does is in the op table. Not the table (ops.ts), not the user's calls (tensor.ts). Read next: ops.ts.
+// what each operation does is in the op table. Not the table (ops-*.ts), not the user's calls (tensor.ts). Read next: ops-elementwise.ts.
 import { EggError } from "../errors.ts";
 import type { DtypeName, Operand } from "../native/instructions.ts";
 import {
-  capturing, closeScope, currentScope, delay, drop, emit, flush, moveTo, nextStep, openScope, streamCounter, tag, take, untag, withdraw, withTag,
+  capturing, closeScope, currentScope, delay, drop, emit, endStep, flush, moveTo, nextStep, openScope, streamCounter, tag, take, untag, withdraw, withTag,
 } from "./device.ts";
 import type { Buffer } from "./memory.ts";
-import { bytesOf, checkShape, emptyData, gradientOf, product, sameShape, setFresh, show, type Shape, type Value } from "./value.ts";
+import { bytesOf, changeCount, checkShape, emptyData, gradientOf, product, sameShape, setFresh, show, type Shape, type Value } from "./value.ts";
 
 /** A row of the op table. `A`: what an operation is told besides its inputs. */
 export interface Operation<A> {
@@ -36,7 +36,8 @@ export function refuse(name: string, inputs: readonly Value[], why: string): nev
   throw new EggError("usage", `[tensor] ${name}: ${inputs.map((input) => show(input.shape)).join(" and ")}: ${why}.`);
 }
 
-interface Node { readonly operation: Operation<any>; readonly inputs: readonly Value[]; readonly output: Value; readonly attributes: any; readonly saved: Map<string, Buffer>; readonly name: string; readonly step: Forward<any> | null }
+/** What was done. `since`: changes of values that there had been by then; `backward` must not find newer ones. */
+interface Node { readonly operation: Operation<any>; readonly inputs: readonly Value[]; readonly output: Value; readonly attributes: any; readonly saved: Map<string, Buffer>; readonly name: string; readonly step: Forward<any> | null; readonly since: number }
 
 /** What `forward` works with. */
 export class Forward<A> {
@@ -113,8 +114,11 @@ export class Backward<A> {
     return this.inputs[i]?.requiresGrad === true;
   }
 
+  /** Where the numbers of input `i` are. @throws EggError("usage") where they are no longer those that it was computed from */
   at(i: number): Operand {
-    return this.inputs[i]!.place(this.#node.operation.name);
+    const { operation: { name }, since } = this.#node;
+    this.inputs[i]!.checkUnchanged(name, since);
+    return this.inputs[i]!.place(name);
   }
 
   get y(): Operand {
@@ -156,7 +160,7 @@ export class Backward<A> {
       if (this.needs(i) && first && !this.#gradients.has(value) && (!value.isPersistent || gradientOf(value).fresh)) return this.into(i).at;
       const buffer = take(value.bytes);
       finished.push(() => {
-        if (this.needs(i)) this.#add(i, buffer);
+        if (this.needs(i)) this.give(value, buffer);
         drop(buffer);
       });
       return buffer;
@@ -169,15 +173,15 @@ export class Backward<A> {
   pass(i: number): void {
     const value = this.inputs[i]!;
     if (!this.needs(i)) return;
-    if (value.isPersistent || this.#gradients.has(value)) return this.#add(i, this.dy);
+    if (value.isPersistent || this.#gradients.has(value)) return this.give(value, this.dy);
     this.dy.users++;
     this.#gradients.set(value, this.dy);
   }
 
-  #add(i: number, from: Operand): void {
-    const count = this.inputs[i]!.numel;
-    const { at, accumulate } = this.into(i);
-    emit("unary", { x: from, y: at, count, operation: "identity", alpha: 1, beta: 0, accumulate });
+  /** Adds to the gradient of a value, an input or one that was used inside. */
+  give(value: Value, from: Operand): void {
+    const { at, accumulate } = target(this.#gradients, value);
+    emit("unary", { x: from, y: at, count: value.numel, operation: "identity", alpha: 1, beta: 0, accumulate });
   }
 }
 
@@ -207,6 +211,20 @@ function target(gradients: Gradients, value: Value): { at: Operand; accumulate: 
 
 let tape: Node[] = [];
 let recording = true;
+/** What nodes note instead of the present while something is computed again: no value may have changed since then. */
+let again: number | null = null;
+
+/** Runs `action` with a tape of its own: what is on this one stays as it is. */
+export function apart<T>(action: () => T): T {
+  const before = tape;
+  tape = [];
+  try {
+    return action();
+  } finally {
+    tape = before;
+  }
+}
+
 /** What is looked at when NaN is hunted (debug.ts): f32 numbers at a place, input `input` of an operation, its result, or an input's gradient. */
 export interface Looked { what: "input" | "result" | "gradient"; name: string; inputs: readonly Value[]; input: number; at: Operand; numel: number }
 type Look = (looked: Looked) => void;
@@ -239,7 +257,11 @@ function lookAtGradients(look: Look, { operation, inputs, attributes }: Node, gr
  */
 export function apply<A, T extends Value>(make: (shape: Shape, dtype: DtypeName) => T, operation: Operation<A>, inputs: readonly Value[], attributes: A): T {
   const name = operation.label?.(attributes) ?? operation.name;
-  for (const input of inputs) input.checkAlive(name);
+  const since = again ?? changeCount();
+  for (const input of inputs) {
+    input.checkAlive(name);
+    input.checkUnchanged(name, since);
+  }
   const shape = operation.shape(inputs, attributes);
   checkShape(name, shape);
   const output = make(shape, operation.dtype?.(inputs, attributes) ?? "f32");
@@ -268,7 +290,7 @@ export function apply<A, T extends Value>(make: (shape: Shape, dtype: DtypeName)
   if (differentiate) {
     output.requiresGrad = true;
     output.onTape = true;
-    tape.push({ operation, inputs, output, attributes, saved: step?.saved ?? new Map(), name: untag(tag()).name, step });
+    tape.push({ operation, inputs, output, attributes, saved: step?.saved ?? new Map(), name: untag(tag()).name, step, since });
   }
   if (inspect !== null) lookAt(inspect, name, inputs, output);
   return output;
@@ -286,7 +308,7 @@ export function noGrad<T>(action: () => T): T {
   try {
     result = action();
     for (const value of valuesIn(result)) {
-      if (value.scope !== currentScope()) continue;
+      if (value.scope !== currentScope() || value.died) continue;
       value.scope = outer;
       if (value.buffer !== null) moveTo(value.buffer, outer);
     }
@@ -322,10 +344,12 @@ export function valuesIn(thing: unknown): Value[] {
  */
 export function backward(root: Value, gradient?: Value): void {
   const why = root.whyNoBackward();
-  if (why === "") root.checkAlive("backward");
-  else throw new EggError("usage", `[tensor] backward: ${why}.`, { hint: "Call backward() once on each result; compute the result again for another." });
+  const hint = root.spent ? "Call backward() once on each result; compute the result again for another." : "Compute it from Parameters, or from tensors made with { requiresGrad: true }, outside noGrad.";
+  if (why !== "") throw new EggError("usage", `[tensor] backward: ${why}.`, { hint });
+  root.checkAlive("backward");
   if (gradient === undefined && root.numel !== 1) throw new EggError("usage", `[tensor] backward: ${root.origin.op} gave ${show(root.shape)}; only a tensor of one element needs no gradient given.`);
   if (gradient !== undefined && !sameShape(gradient.shape, root.shape)) refuse("backward", [root, gradient], "a gradient has its tensor's shape");
+  if (gradient !== undefined && gradient.dtype !== "f32") refuse("backward", [root, gradient], `the gradient is ${gradient.dtype}; gradients are f32, also of ${root.dtype} tensors`);
   const gradients: Gradients = new Map();
   const nodes = tape;
   const last = nodes.at(-1);
@@ -340,13 +364,16 @@ export function backward(root: Value, gradient?: Value): void {
     gradients.set(root, seed);
   }
   const value = capturing() === null && root.numel === 1 ? root.read("backward") : null;
-  sweep(nodes, gradients);
-  const leaves = [...gradients].filter(([leaf]) => !leaf.onTape && leaf.requiresGrad);
-  if (leaves.length > 0 && capturing() !== null) refuse("capture", leaves.map(([leaf]) => leaf), "only parameters can get gradients in a program");
-  flush();
-  for (const [leaf, buffer] of leaves) addToData(leaf, buffer);
-  for (const node of nodes) node.output.spent = true;
-  closeScope("backward()");
+  try {
+    sweep(nodes, gradients);
+    const leaves = [...gradients].filter(([leaf]) => !leaf.onTape && leaf.requiresGrad);
+    if (leaves.length > 0 && capturing() !== null) refuse("capture", leaves.map(([leaf]) => leaf), "only parameters can get gradients in a program");
+    flush();
+    for (const [leaf, buffer] of leaves) addToData(leaf, buffer);
+  } finally {
+    for (const node of nodes) node.output.spent = true;
+    endStep("backward()");
+  }
   if (capturing() === null) nextStep();
   if (value !== null) {
     root.data = value;
@@ -390,7 +417,7 @@ function addToData(leaf: Value, buffer: Buffer): void {
 
 export const leafGradients = new WeakMap<Value, Float32Array>();
 
-interface Checkpoint { readonly action: (...inputs: Value[]) => Value; readonly streams: number; readonly copy: (value: Value) => Value; readonly result: Value }
+interface Checkpoint { readonly action: (...inputs: Value[]) => Value; readonly streams: number; readonly copy: (value: Value) => Value; readonly result: Value; readonly since: number }
 
 /** Computes `action` without keeping what is inside; backward computes it again. */
 const checkpointed: Operation<Checkpoint> = {
@@ -399,28 +426,30 @@ const checkpointed: Operation<Checkpoint> = {
   shape: (_, { result }) => result.shape,
   view: (_, { result }) => result,
   backward(step) {
-    const { action, streams, copy } = step.attributes;
-    const outer = { tape, streams: streamCounter(streams), recording };
+    const { action, streams, copy, since } = step.attributes;
+    const outer = { streams: streamCounter(), recording, again };
     const inputs = step.inputs.map(copy);
     const inner: Gradients = new Map();
-    tape = [];
+    streamCounter(streams);
     recording = true;
+    again = since;
     try {
-      const result = action(...inputs);
-      step.dy.users++;
-      inner.set(result, step.dy);
-      sweep(tape, inner);
+      apart(() => {
+        const result = action(...inputs);
+        step.dy.users++;
+        inner.set(result, step.dy);
+        sweep(tape, inner);
+      });
     } finally {
-      ({ tape, recording } = outer);
+      ({ recording, again } = outer);
       streamCounter(outer.streams);
     }
-    inputs.forEach((input, i) => {
-      const gradient = inner.get(input);
-      if (gradient === undefined || !step.needs(i)) return;
-      const { at, accumulate } = step.into(i);
-      emit("unary", { x: gradient, y: at, count: input.numel, operation: "identity", alpha: 1, beta: 0, accumulate });
+    // What is left are the inputs, as copies, and what else was made outside.
+    for (const [leaf, gradient] of inner) {
+      const value = step.inputs[inputs.indexOf(leaf)] ?? leaf;
+      if (value.requiresGrad) step.give(value, gradient);
       drop(gradient);
-    });
+    }
   },
 };
 
@@ -430,9 +459,9 @@ const checkpointed: Operation<Checkpoint> = {
  */
 export function checkpoint<T extends Value>(make: (shape: Shape, dtype: DtypeName) => T, action: (...inputs: T[]) => T, inputs: readonly T[], copy: (value: Value) => T): T {
   if (!recording) return action(...inputs);
-  const streams = streamCounter();
+  const [streams, since] = [streamCounter(), again ?? changeCount()];
   const result = noGrad(() => action(...inputs));
-  const output = apply(make, checkpointed, inputs, { action: action as never, streams, copy, result });
+  const output = apply(make, checkpointed, inputs, { action: action as never, streams, copy, result, since });
   if (result.buffer !== null) drop(result.buffer);
   return output;
 }

@@ -1,30 +1,71 @@
 // The Tensor that users hold: PyTorch's names over the op table. Also parameters and the ways to make tensors.
 // Not the operations (ops-*.ts) and not the tape (tape.ts). Read next: functional.ts (the same as functions, and more).
 import { EggError } from "../errors.ts";
-import type { ActivationName, DtypeName } from "../native/instructions.ts";
+import { enums, type ActivationName, type DtypeName } from "../native/instructions.ts";
 import { capturing, flush } from "./device.ts";
 import * as element from "./ops-elementwise.ts";
 import * as model from "./ops-model.ts";
 import * as shapes from "./ops-shape.ts";
 import { fillNormal, words } from "./random.ts";
 import { apply, backward, leafGradients, refuse, type Operation } from "./tape.ts";
-import { checkShape, checkType, emptyData, makePersistent, narrow, product, releasePersistent, sameShape, setFresh, show, Value, type Data, type Shape } from "./value.ts";
+import { checkShape, checkType, emptyData, encode, makePersistent, narrow, product, releasePersistent, sameShape, setFresh, show, Value, type Data, type Shape } from "./value.ts";
 
 type Nested = number | readonly Nested[];
+/** f32 for numbers, i32 for token numbers and labels, bf16 for storing weights and for the inputs of products. */
 export type Dtype = DtypeName;
 
 export interface TensorOptions {
+  /** Where the data is flat; its size otherwise. */
   shape?: Shape;
   dtype?: Dtype;
+  /** Whether backward() gives it a gradient; f32 only. */
   requiresGrad?: boolean;
+  /** The only one there is. */
   device?: "cpu";
 }
+
+/** Longer axes are shown by this many of their first and last numbers. */
+const shown_ends = 3;
+const shown_max = 8;
 
 /** Numbers in a shape; operations on them are remembered where they lead back to tensors that require gradients. */
 export class Tensor extends Value {
   readonly device = "cpu";
 
   // ---- values
+
+  /** Shape, type and numbers, of long axes the first and last few. */
+  toString(): string {
+    return `Tensor ${show(this.shape)} ${this.dtype} ${this.#shown()}`;
+  }
+
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
+  }
+
+  /** Nested arrays, as toList(). */
+  toJSON(): Nested {
+    return this.toList();
+  }
+
+  #shown(): string {
+    if (capturing() !== null) return "(in a program that is captured)";
+    try {
+      this.checkAlive("toString");
+    } catch {
+      return "(its numbers are gone)";
+    }
+    const values = this.read("toString");
+    const build = (axis: number, at: number): string => {
+      if (axis === this.shape.length) return String(Number(values[at]!.toPrecision(6)));
+      const size = this.shape[axis]!;
+      const step = product(this.shape.slice(axis + 1));
+      const parts = Array.from({ length: size > shown_max ? shown_ends : size }, (_, i) => build(axis + 1, at + i * step));
+      if (size > shown_max) parts.push("...", ...Array.from({ length: shown_ends }, (_, i) => build(axis + 1, at + (size - shown_ends + i) * step)));
+      return `[${parts.join(", ")}]`;
+    };
+    return build(0, 0);
+  }
 
   /** The only number of a tensor of one element. */
   item(): number {
@@ -45,7 +86,7 @@ export class Tensor extends Value {
     return build(0);
   }
 
-  /** The sum of all gradients since zeroGrad, as a copy, or null. */
+  /** The sum of all gradients since zeroGrad, as a copy in the tensor's shape, f32; null where there is none. */
   get grad(): Tensor | null {
     if (this.isPersistent) return this.gradient === null || this.gradient.fresh ? null : gradientTensor(this);
     const found = leafGradients.get(this);
@@ -73,12 +114,14 @@ export class Tensor extends Value {
     copy.data = this.data;
     copy.buffer = this.buffer;
     copy.scope = this.scope;
+    copy.origin = this.origin;
     if (this.buffer !== null && this.scope !== null) this.buffer.users++;
     return copy;
   }
 
+  /** The same numbers in memory of their own; gradients flow back. */
   clone(): Tensor {
-    return this.dtype === "f32" ? this.#affine("clone", 1, 0) : this.permute(...this.shape.keys());
+    return this.dtype === "f32" ? this.#affine("clone", 1, -0) : this.permute(...this.shape.keys());
   }
 
   /** In another type; `"cpu"` is where every tensor is. */
@@ -90,25 +133,33 @@ export class Tensor extends Value {
 
   // ---- element by element
 
+  /** alpha * x + beta; a beta of -0 keeps the sign of zeros. */
   #affine(name: "add" | "sub" | "mul" | "div" | "neg" | "clone", alpha: number, beta: number): Tensor {
     return run(element.affine, [this], { name, alpha, beta });
   }
 
+  /** this + other, f32. Shapes broadcast as in PyTorch, here and in all that follow up to `equal`. @throws EggError("usage") where they do not fit */
   add(other: Tensor | number): Tensor {
     return typeof other === "number" ? this.#affine("add", 1, other) : spread(element.add, this, other, true);
   }
+  /** this - other. */
   sub(other: Tensor | number): Tensor {
     return typeof other === "number" ? this.#affine("sub", 1, -other) : spread(element.subtract, this, other);
   }
+  /** this * other, element by element. */
   mul(other: Tensor | number): Tensor {
-    return typeof other === "number" ? this.#affine("mul", other, 0) : spread(element.multiply, this, other, true);
+    return typeof other === "number" ? this.#affine("mul", other, -0) : spread(element.multiply, this, other, true);
   }
+  /** this / other, correctly rounded. */
   div(other: Tensor | number): Tensor {
-    return typeof other === "number" ? this.#affine("div", 1 / other, 0) : spread(element.divide, this, other);
+    if (typeof other !== "number") return spread(element.divide, this, other);
+    return hasExactReciprocal(other) ? this.#affine("div", 1 / other, -0) : spread(element.divide, this, tensor(other));
   }
+  /** The larger of each two; where both are equal, each gets half the gradient. */
   maximum(other: Tensor | number): Tensor {
     return spread(element.maximum, this, asTensor(other), true);
   }
+  /** The smaller of each two, likewise. */
   minimum(other: Tensor | number): Tensor {
     return spread(element.minimum, this, asTensor(other), true);
   }
@@ -116,52 +167,68 @@ export class Tensor extends Value {
   greater(other: Tensor | number): Tensor {
     return spread(element.greater, this, asTensor(other));
   }
+  /** 1 where this is not less, else 0. No gradient. */
   greaterEqual(other: Tensor | number): Tensor {
     return spread(element.greaterEqual, this, asTensor(other));
   }
+  /** 1 where both are the same number, else 0: element by element, as PyTorch's eq. No gradient. */
   equal(other: Tensor | number): Tensor {
     return spread(element.equal, this, asTensor(other));
   }
+  /** -x */
   neg(): Tensor {
-    return this.#affine("neg", -1, 0);
+    return this.#affine("neg", -1, -0);
   }
+  /** |x|; its gradient at 0 is 0. */
   abs(): Tensor {
     return run(element.absolute, [this], null);
   }
+  /** x x */
   square(): Tensor {
     return run(element.square, [this], null);
   }
+  /** The square root; NaN of what is below 0. */
   sqrt(): Tensor {
     return run(element.sqrt, [this], null);
   }
+  /** 1 / sqrt(x) */
   rsqrt(): Tensor {
     return run(element.rsqrt, [this], null);
   }
+  /** 1 / x */
   reciprocal(): Tensor {
     return run(element.reciprocal, [this], null);
   }
+  /** e to the power of x. */
   exp(): Tensor {
     return run(element.exp, [this], null);
   }
+  /** The natural logarithm. */
   log(): Tensor {
     return run(element.log, [this], null);
   }
+  /** An activation by its name; "none" gives the tensor itself. @throws EggError("usage") for a name that is none */
   activate(activation: ActivationName): Tensor {
+    if (!enums.Activation.includes(activation)) refuse("activate", [this], `${JSON.stringify(activation)} is not an activation; allowed are ${enums.Activation.join(", ")}`);
     return activation === "none" ? this : run(element.activate, [this], { activation });
   }
+  /** max(x, 0); its gradient at 0 is 0. */
   relu(): Tensor {
     return this.activate("relu");
   }
-  /** The tanh form. */
+  /** x times the normal distribution's share below x, in its tanh form. */
   gelu(): Tensor {
     return this.activate("gelu");
   }
+  /** x sigmoid(x) */
   silu(): Tensor {
     return this.activate("silu");
   }
+  /** 1 / (1 + e^-x) */
   sigmoid(): Tensor {
     return this.activate("sigmoid");
   }
+  /** The hyperbolic tangent. */
   tanh(): Tensor {
     return this.activate("tanh");
   }
@@ -173,20 +240,23 @@ export class Tensor extends Value {
     return run(model.matmul, [this, other], { ta: options.transposeA ?? false, tb: options.transposeB ?? false, compute: computing });
   }
 
+  /** The sum along an axis (negative: from the last), or of all; `keep`: the axis stays, of size 1. @throws EggError("usage") where there is no such axis */
   sum(axis?: number, keep = false): Tensor {
     return this.#reduce("sum", axis, keep);
   }
+  /** The mean, likewise. */
   mean(axis?: number, keep = false): Tensor {
     return this.#reduce("mean", axis, keep);
   }
-  /** The largest along an axis, or of all. The gradient goes to the first of equals. */
+  /** The largest, likewise. The gradient goes to the first of equals. @throws EggError("usage") also where there is none */
   max(axis?: number, keep = false): Tensor {
     return this.#reduce("max", axis, keep);
   }
+  /** The sum of x x, likewise. */
   sumOfSquares(axis?: number, keep = false): Tensor {
     return this.#reduce("sumsq", axis, keep);
   }
-  /** Position of the first largest, i32. */
+  /** Position of the first largest along an axis, or of all (flat), i32. No gradient. */
   argmax(axis?: number): Tensor {
     return run(shapes.argmax, [this], { axis: axis === undefined ? null : this.#axis("argmax", axis) });
   }
@@ -197,9 +267,11 @@ export class Tensor extends Value {
     return keep ? result.reshape(...(place === null ? this.shape.map(() => 1) : this.shape.with(place, 1))) : result;
   }
 
+  /** e^x over its sum along an axis. The last axis is the fast one. */
   softmax(axis = -1): Tensor {
     return this.#last("softmax", axis, (x) => run(model.softmax, [x], { mode: "softmax" }));
   }
+  /** The logarithm of softmax, computed without overflow. */
   logSoftmax(axis = -1): Tensor {
     return this.#last("logSoftmax", axis, (x) => run(model.softmax, [x], { mode: "log" }));
   }
@@ -218,7 +290,7 @@ export class Tensor extends Value {
     return place;
   }
 
-  /** The same numbers in another shape; one size may be -1. No copy. */
+  /** The same numbers in another shape; one size may be -1. No copy. @throws EggError("usage") where they do not fit */
   reshape(...sizes: number[]): Tensor {
     const open = sizes.indexOf(-1);
     const rest = product(sizes.filter((_, i) => i !== open));
@@ -226,34 +298,41 @@ export class Tensor extends Value {
     if (!shape.every(Number.isInteger)) refuse("reshape", [this], `${this.numel} elements do not fit (${sizes.join(", ")})`);
     return run(shapes.reshape, [this], { shape });
   }
+  /** The same as reshape. */
   view(...sizes: number[]): Tensor {
     return this.reshape(...sizes);
   }
+  /** Joins the axes from `start` on into one. No copy. */
   flatten(start = 0): Tensor {
     const first = this.shape.length === 0 ? 0 : this.#axis("flatten", start);
     return this.reshape(...this.shape.slice(0, first), product(this.shape.slice(first)));
   }
+  /** Without an axis of size 1. No copy. */
   squeeze(axis: number): Tensor {
     const place = this.#axis("squeeze", axis);
     if (this.shape[place] !== 1) refuse("squeeze", [this], `axis ${axis} is not of size 1`);
     return this.reshape(...this.shape.toSpliced(place, 1));
   }
+  /** With an axis of size 1 before `axis`; -1: at the end. No copy. */
   unsqueeze(axis: number): Tensor {
     const place = axis < 0 ? axis + this.shape.length + 1 : axis;
-    if (place < 0 || place > this.shape.length) refuse("unsqueeze", [this], `there is no place ${axis} for an axis`);
+    if (!Number.isInteger(place) || place < 0 || place > this.shape.length) refuse("unsqueeze", [this], `there is no place ${axis} for an axis`);
     return this.reshape(...this.shape.toSpliced(place, 0, 1));
   }
+  /** The axes in another order: a copy. At most six. */
   permute(...axes: number[]): Tensor {
     return run(shapes.permute, [this], { axes: axes.map((axis) => this.#axis("permute", axis)) });
   }
+  /** Two axes exchanged: a copy. */
   transpose(a: number, b: number): Tensor {
     const [first, second] = [this.#axis("transpose", a), this.#axis("transpose", b)];
     return this.permute(...[...this.shape.keys()].with(first, second).with(second, first));
   }
-  /** Elements start .. start + length of an axis. */
+  /** Elements start .. start + length of an axis: a copy. */
   narrow(axis: number, start: number, length: number): Tensor {
     return run(shapes.narrow, [this], { axis: this.#axis("narrow", axis), start, length });
   }
+  /** Axes of size 1, and missing ones in front, repeated to a shape: a copy. */
   expand(...sizes: number[]): Tensor {
     return sameShape(sizes, this.shape) ? this : run(shapes.expand, [this], { shape: sizes });
   }
@@ -263,6 +342,12 @@ export class Tensor extends Value {
 export function run<A>(operation: Operation<A>, inputs: readonly Tensor[], attributes: A): Tensor {
   return apply((shape, dtype) => new Tensor(shape, dtype), operation, inputs, attributes);
 }
+
+/** Powers of two: dividing by one is multiplying by another. */
+const hasExactReciprocal = (divisor: number): boolean => {
+  const exponent = Math.log2(Math.abs(divisor));
+  return Number.isInteger(exponent) && Math.abs(exponent) < 126;
+};
 
 function asTensor(value: Tensor | number): Tensor {
   return typeof value === "number" ? tensor(value) : value;
@@ -291,8 +376,9 @@ function spread(operation: Operation<{ spread: element.Spread; alpha: number }>,
 
 let computing: "f32" | "bf16" = "f32";
 
-/** Runs `action` with matrix products that round their inputs to bf16 (sums stay f32), or in f32. */
+/** Runs `action` with matrix products that round their inputs to bf16 (sums stay f32), or in f32. @throws EggError("usage") for another type */
 export function computeIn<T>(dtype: "f32" | "bf16", action: () => T): T {
+  if (dtype !== "f32" && dtype !== "bf16") throw new EggError("usage", `[tensor] computeIn: ${JSON.stringify(dtype)} is not a type of products; allowed are f32, bf16.`);
   const before = computing;
   computing = dtype;
   try {
@@ -302,6 +388,7 @@ export function computeIn<T>(dtype: "f32" | "bf16", action: () => T): T {
   }
 }
 
+/** What computeIn says now. */
 export function computeType(): "f32" | "bf16" {
   return computing;
 }
@@ -326,9 +413,8 @@ function checkOptions(op: string, { dtype, device }: { dtype?: string; device?: 
 const typeOf = (data: Data): Dtype => (data instanceof Int32Array ? "i32" : data instanceof Uint16Array ? "bf16" : "f32");
 
 /**
- * A tensor from numbers, which stay in JavaScript memory and are copied in when used. Float32Array gives f32, Int32Array i32,
- * Uint16Array bf16 (as bits); a typed array is taken as it is, not copied.
- * @throws EggError("usage") for rows of different length, or a shape that does not fit
+ * A tensor from a copy of numbers. Float32Array gives f32, Int32Array i32, Uint16Array bf16 (as bits); others f32, or `dtype`.
+ * @throws EggError("usage") for rows of different length, a shape that does not fit, or a number that i32 cannot hold
  */
 export function tensor(data: Nested | Data, options: TensorOptions = {}): Tensor {
   checkOptions("tensor", options);
@@ -338,27 +424,26 @@ export function tensor(data: Nested | Data, options: TensorOptions = {}): Tensor
   let values: Data;
   if (typed) {
     shape = [data.length];
-    values = data;
+    values = emptyData(own, data.length);
+    values.set(data);
     if (options.dtype !== undefined && options.dtype !== own) throw new EggError("usage", `[tensor] tensor: ${data.constructor.name} holds ${own}, not ${options.dtype}.`);
   } else {
     for (let part: Nested | undefined = data as Nested; typeof part === "object"; part = part[0]) shape.push(part.length);
     const flat: number[] = [];
     flattenInto(data as Nested, shape, 0, flat);
-    const dtype = options.dtype ?? "f32";
-    if (dtype === "bf16") throw new EggError("usage", "[tensor] tensor: numbers become f32 or i32; use to(\"bf16\").");
-    if (dtype === "i32") {
-      const wrong = flat.find((value) => !Number.isInteger(value) || value < -(2 ** 31) || value >= 2 ** 31);
-      if (wrong !== undefined) throw new EggError("usage", `[tensor] tensor: ${wrong} is not an i32.`);
-    }
-    values = emptyData(dtype, flat.length);
-    values.set(flat);
+    values = encode("tensor", options.dtype ?? "f32", flat);
   }
   const wanted = options.shape ?? shape;
   checkShape("tensor", wanted);
   if (product(wanted) !== values.length) throw new EggError("usage", `[tensor] tensor: ${values.length} numbers do not fill ${show(wanted)}.`);
-  const made = new Tensor(wanted, typed ? own : options.dtype ?? "f32");
+  return holding(values, wanted, options);
+}
+
+/** A tensor of numbers that nobody else writes to. */
+function holding(values: Data, shape: Shape, { requiresGrad = false }: TensorOptions): Tensor {
+  const made = new Tensor([...shape], typeOf(values));
   made.data = values;
-  return withGradients(made, options.requiresGrad ?? false);
+  return withGradients(made, requiresGrad);
 }
 
 function withGradients<T extends Tensor>(made: T, requires: boolean): T {
@@ -367,7 +452,7 @@ function withGradients<T extends Tensor>(made: T, requires: boolean): T {
   return made;
 }
 
-/** A tensor in native memory for good: weights with gradients, or state such as a key-value cache. */
+/** A tensor in native memory until `release`: weights with gradients, or state such as a key-value cache. */
 export class Parameter extends Tensor {
   /**
    * @param data the first numbers; null: zeros
@@ -376,7 +461,7 @@ export class Parameter extends Tensor {
   constructor(data: Data | Tensor | null, shape: Shape, options: Omit<TensorOptions, "shape"> = {}) {
     checkShape("Parameter", shape);
     checkOptions("Parameter", options);
-    super(shape, options.dtype ?? (data === null ? "f32" : data instanceof Tensor ? data.dtype : typeOf(data)));
+    super([...shape], options.dtype ?? (data === null ? "f32" : data instanceof Tensor ? data.dtype : typeOf(data)));
     if (capturing() !== null) throw new EggError("usage", "[tensor] Parameter: make parameters before a program is captured.");
     withGradients(this, options.requiresGrad ?? this.dtype === "f32");
     if (data instanceof Tensor && !sameShape(data.shape, shape)) refuse("Parameter", [this, data], "shapes must be the same");
@@ -413,6 +498,7 @@ export class Parameter extends Tensor {
   writeRange(first: number, values: Data): void {
     const at = this.rangeAt("writeRange", first, values);
     if (values.length > 0) this.native("writeRange").write(at, values);
+    this.changed();
   }
 
   /** Where the numbers lie in native memory, for optimizers; its gradient lies at the same place of the block's gradients. */
@@ -421,7 +507,7 @@ export class Parameter extends Tensor {
     return this.buffer!;
   }
 
-  /** Gives the memory back. The parameter and its gradient cannot be used any more. */
+  /** Gives the memory back, to what is made next. The parameter and its gradient cannot be used any more; programs with it refuse to run. */
   release(): void {
     this.checkAlive("release");
     releasePersistent(this);
@@ -434,30 +520,40 @@ function gradientTensor(value: Value): Tensor {
   const values = emptyData("f32", value.numel);
   const { block, offset } = value.buffer!;
   if (values.length > 0) block!.gradients.read(offset, values);
-  return tensor(values, { shape: value.shape });
+  return holding(values, value.shape, {});
 }
 
-export function full(shape: Shape, value: number, options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  checkShape("full", shape);
-  checkOptions("full", options);
-  return tensor(emptyData(options.dtype ?? "f32", product(shape)).fill(value), { ...options, shape });
+type MakerOptions = Omit<TensorOptions, "shape">;
+
+/** What the makers share. @param make numbers of a type, as many as the shape has */
+function maker(op: string, shape: Shape, options: MakerOptions, make: (dtype: Dtype, count: number) => Data): Tensor {
+  checkShape(op, shape);
+  checkOptions(op, options);
+  return holding(make(options.dtype ?? "f32", product(shape)), shape, options);
 }
 
-export function zeros(shape: Shape, options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return full(shape, 0, options);
+function filled(op: string, shape: Shape, value: number, options: MakerOptions): Tensor {
+  return maker(op, shape, options, (dtype, count) => emptyData(dtype, count).fill(encode(op, dtype, [value])[0]!));
 }
 
-export function ones(shape: Shape, options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return full(shape, 1, options);
+/** The same number everywhere, rounded to the type (f32 unless said otherwise). @throws EggError("usage") where i32 cannot hold it */
+export function full(shape: Shape, value: number, options: MakerOptions = {}): Tensor {
+  return filled("full", shape, value, options);
+}
+
+/** 0 everywhere, f32 unless said otherwise. */
+export function zeros(shape: Shape, options: MakerOptions = {}): Tensor {
+  return filled("zeros", shape, 0, options);
+}
+
+/** 1 everywhere, f32 unless said otherwise. */
+export function ones(shape: Shape, options: MakerOptions = {}): Tensor {
+  return filled("ones", shape, 1, options);
 }
 
 /** 0, 1, .. count - 1, i32 unless said otherwise. */
-export function arange(count: number, options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  checkShape("arange", [count]);
-  checkOptions("arange", options);
-  const values = emptyData(options.dtype ?? "i32", count);
-  for (let i = 0; i < count; i++) values[i] = i;
-  return tensor(values, options);
+export function arange(count: number, options: MakerOptions = {}): Tensor {
+  return maker("arange", [count], { ...options, dtype: options.dtype ?? "i32" }, (dtype) => encode("arange", dtype, new Float64Array(count).map((_, i) => i)));
 }
 
 /** The numbers of a seed that rand and randn draw from: streams that first weights never have. */
@@ -466,31 +562,37 @@ function seeded(op: "rand" | "randn", seed: number): () => number {
   return words(seed % 2 ** 32, (op === "rand" ? 2 ** 31 : 2 ** 30) + Math.floor(seed / 2 ** 32));
 }
 
+function random(op: "rand" | "randn", shape: Shape, { seed, ...options }: MakerOptions & { seed: number }, fill: (values: Float32Array, next: () => number) => void): Tensor {
+  return maker(op, shape, options, (dtype, count) => {
+    const values = emptyData("f32", count) as Float32Array;
+    fill(values, seeded(op, seed));
+    return encode(op, dtype, values);
+  });
+}
+
 /** Uniform in [0, 1), multiples of 2^-24. The same seed gives the same numbers. */
-export function rand(shape: Shape, options: Omit<TensorOptions, "shape"> & { seed: number }): Tensor {
-  checkShape("rand", shape);
-  const { seed, ...rest } = options;
-  const next = seeded("rand", seed);
-  const values = emptyData("f32", product(shape));
-  for (let i = 0; i < values.length; i++) values[i] = (next() >>> 8) / 2 ** 24;
-  return tensor(values, { ...rest, shape });
+export function rand(shape: Shape, options: MakerOptions & { seed: number }): Tensor {
+  return random("rand", shape, options, (values, next) => {
+    for (let i = 0; i < values.length; i++) values[i] = (next() >>> 8) / 2 ** 24;
+  });
 }
 
 /** Normal, mean 0 and deviation 1. The same seed gives the same numbers. */
-export function randn(shape: Shape, options: Omit<TensorOptions, "shape"> & { seed: number }): Tensor {
-  checkShape("randn", shape);
-  const { seed, ...rest } = options;
-  const next = seeded("randn", seed);
-  const values = emptyData("f32", product(shape)) as Float32Array;
-  fillNormal(values, next, 1);
-  return tensor(values, { ...rest, shape });
+export function randn(shape: Shape, options: MakerOptions & { seed: number }): Tensor {
+  return random("randn", shape, options, (values, next) => fillNormal(values, next, 1));
 }
 
+/** Tensors one after the other along an axis (negative: from the last): a copy. @throws EggError("usage") where other axes or types differ */
 export function cat(tensors: readonly Tensor[], axis = 0): Tensor {
-  const rank = tensors[0]?.shape.length ?? 0;
-  return run(shapes.join, tensors, { axis: axis < 0 ? axis + rank : axis });
+  if (tensors.length === 0) throw new EggError("usage", "[tensor] cat: there is nothing to join.");
+  const rank = tensors[0]!.shape.length;
+  const place = axis < 0 ? axis + rank : axis;
+  if (rank === 0) refuse("cat", tensors, "tensors without axes cannot be joined; stack makes an axis");
+  if (!Number.isInteger(place) || place < 0 || place >= rank) refuse("cat", tensors, `there is no axis ${axis}`);
+  return run(shapes.join, tensors, { axis: place });
 }
 
+/** Tensors of one shape along a new axis: a copy. */
 export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
   return cat(tensors.map((each) => each.unsqueeze(axis)), axis);
 }

@@ -1,9 +1,9 @@
 // What an operation works on: shape, type, and where the numbers are (JavaScript memory, a step's memory, or for good).
-// Not the user's class (tensor.ts) and not how gradients flow (tape.ts). Read next: ops.ts.
+// Not the user's class (tensor.ts) and not how gradients flow (tape.ts). Read next: tape.ts.
 import { EggError } from "../errors.ts";
 import type { NativeArena } from "../native/float.ts";
 import type { DtypeName, Operand } from "../native/instructions.ts";
-import { capturing, currentScope, emit, flush, persistent, upload, type Life, type Recorder, type Scope } from "./device.ts";
+import { capturing, currentScope, emit, flush, noteRead, persistent, upload, type Life, type Recorder, type Scope } from "./device.ts";
 import { checkMemory, type Buffer } from "./memory.ts";
 
 export type Shape = readonly number[];
@@ -59,6 +59,23 @@ export function narrow(values: Float32Array): Uint16Array {
   return bits;
 }
 
+/**
+ * Numbers as a type stores them: f32 and bf16 the nearest, ties to even. A Float32Array that stays f32 is taken as it is.
+ * @throws EggError("usage") for a number that i32 cannot hold
+ */
+export function encode(op: string, dtype: DtypeName, numbers: ArrayLike<number>): Data {
+  if (dtype === "bf16") return narrow(numbers instanceof Float32Array ? numbers : Float32Array.from(numbers));
+  if (dtype === "f32" && numbers instanceof Float32Array) return numbers;
+  const data = emptyData(dtype, numbers.length);
+  data.set(numbers);
+  if (dtype === "i32") {
+    for (let i = 0; i < data.length; i++) {
+      if (data[i] !== numbers[i]) throw new EggError("usage", `[tensor] ${op}: ${numbers[i]} is not an i32; whole numbers from ${-(2 ** 31)} to ${2 ** 31 - 1} are.`);
+    }
+  }
+  return data;
+}
+
 /** @throws EggError("usage") for a shape that is none, or too large */
 export function checkShape(op: string, shape: Shape): void {
   if (!shape.every((size) => Number.isInteger(size) && size >= 0)) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} is not a shape; sizes are whole numbers from 0.`);
@@ -69,33 +86,42 @@ export function checkShape(op: string, shape: Shape): void {
 export interface Origin { readonly op: string; readonly shapes: readonly Shape[] }
 const describe = ({ op, shapes }: Origin): string => (shapes.length === 0 ? op : `${op} of ${shapes.map(show).join(" and ")}`);
 
-/** A dense row-major array. Subclassed by Tensor only, for methods. */
+/** Changes of values that are there for good, counted: what the tape remembers of when it saw them. */
+let changes = 0;
+export const changeCount = (): number => changes;
+
+/**
+ * A dense row-major array. Subclassed by Tensor only, for methods; all members but shape, dtype, numel, bytes and requiresGrad
+ * are the library's own.
+ */
 export class Value {
   readonly shape: Shape;
   readonly dtype: DtypeName;
-  /** Numbers in JavaScript memory; null where they are native. */
+  /** Numbers in JavaScript memory, which nobody else may write to; null where they are native. @internal */
   data: Data | null = null;
-  /** Native memory, `delta` bytes in. */
+  /** Native memory. @internal */
   buffer: Buffer | null = null;
   #scope: Scope | null = null;
   #life: Life | null = null;
   /** Gradients flow to it: it is a leaf that asked for them, or was made from one. */
   requiresGrad = false;
-  /** On the tape: an operation's result. */
+  /** On the tape: an operation's result. @internal */
   onTape = false;
+  /** @internal */
   origin: Origin = { op: "tensor", shapes: [] };
-  /** A backward pass has used up what made it. */
+  /** A backward pass has used up what made it. @internal */
   spent = false;
-  /** Where a persistent leaf's gradient is summed; `fresh`: it counts as zeros, and the next backward writes instead of adding. */
+  /** Where a persistent leaf's gradient is summed; `fresh`: it counts as zeros, and the next backward writes instead of adding. @internal */
   gradient: { at: Operand; fresh: boolean } | null = null;
   #uploaded: { at: Operand; owner: Life | Recorder } | null = null;
 
+  /** @internal */
   constructor(shape: Shape, dtype: DtypeName) {
     this.shape = shape;
     this.dtype = dtype;
   }
 
-  /** The scope that the memory dies with; null: never. */
+  /** The scope that the memory dies with; null: never. @internal */
   get scope(): Scope | null {
     return this.#scope;
   }
@@ -105,15 +131,22 @@ export class Value {
     this.#life = scope?.life ?? null;
   }
 
+  /** Its step is over. @internal */
+  get died(): boolean {
+    return this.#life !== null && !this.#life.alive;
+  }
+
+  /** How many numbers there are. */
   get numel(): number {
     return product(this.shape);
   }
 
+  /** What they take. */
   get bytes(): number {
     return this.numel * bytesOf(this.dtype);
   }
 
-  /** Native memory of its own, for good; not a result that only looks at such memory. */
+  /** Native memory of its own, for good; not a result that only looks at such memory. @internal */
   get isPersistent(): boolean {
     return this.buffer !== null && this.#scope === null && !this.onTape;
   }
@@ -121,7 +154,8 @@ export class Value {
   /**
    * Where instructions find the numbers; copies them there first if they are in JavaScript memory.
    * @param op who asks, for messages
-   * @throws EggError("usage") where the value died with its step
+   * @throws EggError("usage") as checkAlive
+   * @internal
    */
   place(op: string): Operand {
     if (this.data !== null) {
@@ -136,46 +170,71 @@ export class Value {
     return this.buffer!;
   }
 
+  /**
+   * The one check before the numbers are used. A program that is being captured hears of memory that is there for good: it
+   * will not run without it.
+   * @throws EggError("usage") where it was released, died with its step, or would die before the program that is captured
+   * @internal
+   */
   checkAlive(op: string): void {
-    if (this.data !== null || this.#life === null || this.#life.alive) {
-      if (this.data === null && this.buffer === null) throw new EggError("usage", `[tensor] ${op}: a tensor ${show(this.shape)} was released.`);
-      return;
+    if (this.data !== null) return;
+    const what = (): string => `[tensor] ${op}: ${describe(this.origin)}, a result ${show(this.shape)},`;
+    if (this.died) {
+      throw new EggError("usage", `${what()} died at ${this.#life!.ended}.`, {
+        hint: "Results live until backward() or the end of noGrad(() => ...). Read them before, with item() or toArray(), or return them from noGrad.",
+      });
     }
-    throw new EggError("usage", `[tensor] ${op}: ${describe(this.origin)}, a result ${show(this.shape)}, died at ${this.#life.ended}.`, {
-      hint: "Results live until backward() or the end of noGrad(() => ...). Read them before, with item() or toArray(), or return them from noGrad.",
+    const { buffer } = this;
+    const recorder = capturing();
+    if (buffer !== null && recorder?.owns(buffer) === true) return;
+    if (buffer === null || buffer.block === null) throw new EggError("usage", `[tensor] ${op}: a tensor ${show(this.shape)} was released.`);
+    if (recorder === null) return;
+    if (this.#scope !== null) throw new EggError("usage", `${what()} was computed outside the program that is captured and ends before it.`, { hint: "Compute it inside, make it an input of the program, or keep it in a Parameter." });
+    recorder.link(buffer, this.shape);
+  }
+
+  /** Where it is there for good: the numbers were overwritten. @internal */
+  changed(): void {
+    this.buffer!.changed = ++changes;
+  }
+
+  /** @throws EggError("usage") where the numbers were overwritten after `since` changes. @internal */
+  checkUnchanged(op: string, since: number): void {
+    if (this.buffer === null || this.buffer.changed <= since) return;
+    throw new EggError("usage", `[tensor] backward: ${op}: an input ${show(this.shape)} was changed after it was used; its gradients would be those of other numbers.`, {
+      hint: "Call backward() before optimizer.step() or copy_(), or compute the result again. Gradients of this step are incomplete: zeroGrad().",
     });
   }
 
-  /** The numbers, flat and row-major, as a copy. bf16 comes as f32. */
+  /** The numbers, flat and row-major, as a copy. bf16 comes as f32. @internal */
   read(op: string): Float32Array | Int32Array {
     const data = this.stored(op);
     return data instanceof Uint16Array ? widen(data) : data;
   }
 
-  /** The numbers as they are stored, bf16 as bits: a copy. */
+  /** The numbers as they are stored, bf16 as bits: a copy. @internal */
   stored(op: string): Data {
     if (capturing() !== null) throw new EggError("usage", `[tensor] ${op}: values cannot be read while a program is captured; return the tensor and read it after a run.`);
     const data = emptyData(this.dtype, this.numel);
     if (this.data !== null) data.set(this.data);
-    else if (data.length > 0) this.native(op).read(this.buffer!.offset, data);
-    else this.checkAlive(op);
+    else if (data.length > 0) {
+      this.native(op).read(this.buffer!.offset, data);
+      noteRead();
+    } else this.checkAlive(op);
     return data;
   }
 
-  /** Overwrites the numbers; bf16 as bits. @throws EggError("usage") where the type or the count does not fit */
+  /** Overwrites native numbers; bf16 as bits. @throws EggError("usage") where the type or the count does not fit. @internal */
   write(op: string, values: Data): void {
     this.checkFits(op, values);
-    if (this.data !== null) {
-      this.data.set(values);
-      this.#uploaded = null;
-      return;
-    }
     if (capturing() !== null) throw new EggError("usage", `[tensor] ${op}: values cannot be written while a program is captured.`);
     const arena = this.native(op);
     if (values.length > 0) arena.write(this.buffer!.offset, values);
+    this.changed();
   }
 
-  protected checkFits(op: string, values: Data): void {
+  /** @internal */
+  checkFits(op: string, values: Data): void {
     if (values.length === this.numel && values instanceof arrays[this.dtype]) return;
     throw new EggError("usage", `[tensor] ${op}: ${values.length} values in ${nameOf(values)} for a ${this.dtype} tensor ${show(this.shape)}, which takes ${this.numel} in ${arrays[this.dtype].name}.`);
   }
@@ -184,7 +243,7 @@ export class Value {
   protected native(op: string): NativeArena {
     this.checkAlive(op);
     flush();
-    return arenaOf(this.buffer!);
+    return this.buffer!.block!.arena;
   }
 
   /** Where elements of native memory begin, in bytes. @throws EggError("usage") where `data` has the wrong type, or there are not that many */
@@ -198,16 +257,11 @@ export class Value {
     return this.buffer!.offset + first * bytesOf(this.dtype);
   }
 
-  /** Why it cannot be differentiated, or "". */
+  /** Why it cannot be differentiated, or "". @internal */
   whyNoBackward(): string {
     if (this.spent) return `the graph of ${describe(this.origin)} was used up by an earlier backward()`;
     return this.onTape ? "" : `${describe(this.origin)}, a tensor ${show(this.shape)}, was not computed from tensors that require gradients`;
   }
-}
-
-function arenaOf(buffer: Buffer): NativeArena {
-  if (buffer.block === null) throw new EggError("usage", "[tensor] this tensor is part of a program's plan and has no values of its own.");
-  return buffer.block.arena;
 }
 
 /** Native memory of its own for a value, outside every step. */
@@ -223,6 +277,7 @@ const fresh = new Set<Value>();
 
 /** Where a persistent value's gradient is kept: at the same place in the gradients' arena. */
 export function gradientOf(value: Value): { at: Operand; fresh: boolean } {
+  value.checkAlive("gradient");
   if (value.gradient !== null) return value.gradient;
   // A program adds to what it finds, unless it says zeroGrad itself: the arena is zeros.
   value.gradient = { at: { arena: value.buffer!.block!.gradients.handle, offset: value.buffer!.offset }, fresh: capturing() === null };
