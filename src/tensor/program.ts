@@ -170,6 +170,7 @@ export class Program<I extends InputSpecs, O> {
 
   /** Changes a number in one instruction before the next run (NativeProgram.patch), such as a position while tokens are generated. */
   patch(instruction: number, field: string, value: number): void {
+    this.#checkFree("patch");
     this.#native.patch(instruction, field, value);
   }
 
