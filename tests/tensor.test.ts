@@ -301,7 +301,7 @@ test("a tensor shows its shape, type and numbers, long ones in part", () => {
   expect([`${w.add(1)}`, `${tensor(5)}`, `${zeros([0, 3])}`, JSON.stringify({ w, y: y.sum(0, true) })]).toEqual(["Tensor (2) f32 [2, NaN]", "Tensor () f32 5", "Tensor (0, 3) f32 []", '{"w":[1,null],"y":[null]}']);
   y.sum().backward();
   w.release();
-  expect([`${y}`, `${w}`]).toEqual(["Tensor (2) f32 (its numbers are gone)", "Tensor (2) f32 (its numbers are gone)"]);
+  expect([`${y}`, `${w}`]).toEqual(["Tensor (2) f32 (no numbers to read)", "Tensor (2) f32 (no numbers to read)"]);
 });
 
 describe("dropout", () => {

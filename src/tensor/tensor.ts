@@ -1,14 +1,13 @@
-// The Tensor that users hold: PyTorch's names over the op table. Also parameters and the ways to make tensors.
-// Not the operations (ops-*.ts) and not the tape (tape.ts). Read next: functional.ts (the same as functions, and more).
+// The Tensor that users hold: PyTorch's names over the op table. Also parameters, and tensors of given numbers.
+// Not the operations (ops-*.ts) and not the tape (tape.ts). Read next: make.ts, functional.ts (the same as functions, and more).
 import { EggError } from "../errors.ts";
 import { enums, type ActivationName, type DtypeName } from "../native/instructions.ts";
-import { capturing, flush } from "./device.ts";
+import { capturing } from "./device.ts";
 import * as element from "./ops-elementwise.ts";
 import * as model from "./ops-model.ts";
 import * as shapes from "./ops-shape.ts";
-import { fillNormal, words } from "./random.ts";
 import { apply, backward, leafGradients, refuse, type Operation } from "./tape.ts";
-import { checkShape, checkType, emptyData, encode, makePersistent, narrow, product, releasePersistent, sameShape, setFresh, show, Value, type Data, type Shape } from "./value.ts";
+import { checkShape, checkType, emptyData, encode, makePersistent, narrow, product, readGradient, releasePersistent, render, sameShape, setFresh, show, Value, type Data, type Shape } from "./value.ts";
 
 type Nested = number | readonly Nested[];
 /** f32 for numbers, i32 for token numbers and labels, bf16 for storing weights and for the inputs of products. */
@@ -24,10 +23,6 @@ export interface TensorOptions {
   device?: "cpu";
 }
 
-/** Longer axes are shown by this many of their first and last numbers. */
-const shown_ends = 3;
-const shown_max = 8;
-
 /** Numbers in a shape; operations on them are remembered where they lead back to tensors that require gradients. */
 export class Tensor extends Value {
   readonly device = "cpu";
@@ -36,7 +31,8 @@ export class Tensor extends Value {
 
   /** Shape, type and numbers, of long axes the first and last few. */
   toString(): string {
-    return `Tensor ${show(this.shape)} ${this.dtype} ${this.#shown()}`;
+    const readable = capturing() === null && (this.data !== null || (!this.died && this.buffer !== null && this.buffer.block !== null));
+    return `Tensor ${show(this.shape)} ${this.dtype} ${readable ? render(this.read("toString"), this.shape) : "(no numbers to read)"}`;
   }
 
   [Symbol.for("nodejs.util.inspect.custom")](): string {
@@ -46,25 +42,6 @@ export class Tensor extends Value {
   /** Nested arrays, as toList(). */
   toJSON(): Nested {
     return this.toList();
-  }
-
-  #shown(): string {
-    if (capturing() !== null) return "(in a program that is captured)";
-    try {
-      this.checkAlive("toString");
-    } catch {
-      return "(its numbers are gone)";
-    }
-    const values = this.read("toString");
-    const build = (axis: number, at: number): string => {
-      if (axis === this.shape.length) return String(Number(values[at]!.toPrecision(6)));
-      const size = this.shape[axis]!;
-      const step = product(this.shape.slice(axis + 1));
-      const parts = Array.from({ length: size > shown_max ? shown_ends : size }, (_, i) => build(axis + 1, at + i * step));
-      if (size > shown_max) parts.push("...", ...Array.from({ length: shown_ends }, (_, i) => build(axis + 1, at + (size - shown_ends + i) * step)));
-      return `[${parts.join(", ")}]`;
-    };
-    return build(0, 0);
   }
 
   /** The only number of a tensor of one element. */
@@ -88,7 +65,7 @@ export class Tensor extends Value {
 
   /** The sum of all gradients since zeroGrad, as a copy in the tensor's shape, f32; null where there is none. */
   get grad(): Tensor | null {
-    if (this.isPersistent) return this.gradient === null || this.gradient.fresh ? null : gradientTensor(this);
+    if (this.isPersistent) return this.gradient === null || this.gradient.fresh ? null : holding(readGradient(this), this.shape, {});
     const found = leafGradients.get(this);
     return found === undefined ? null : tensor(found, { shape: this.shape });
   }
@@ -405,7 +382,8 @@ function flattenInto(data: Nested, shape: Shape, axis: number, out: number[]): v
   }
 }
 
-function checkOptions(op: string, { dtype, device }: { dtype?: string; device?: string }): void {
+/** @throws EggError("usage") for a type or device that is none */
+export function checkOptions(op: string, { dtype, device }: { dtype?: string; device?: string }): void {
   if (device !== undefined && device !== "cpu") throw new EggError("usage", `[tensor] ${op}: device ${JSON.stringify(device)} is not available; found only "cpu".`);
   if (dtype !== undefined) checkType(op, dtype);
 }
@@ -440,7 +418,7 @@ export function tensor(data: Nested | Data, options: TensorOptions = {}): Tensor
 }
 
 /** A tensor of numbers that nobody else writes to. */
-function holding(values: Data, shape: Shape, { requiresGrad = false }: TensorOptions): Tensor {
+export function holding(values: Data, shape: Shape, { requiresGrad = false }: TensorOptions): Tensor {
   const made = new Tensor([...shape], typeOf(values));
   made.data = values;
   return withGradients(made, requiresGrad);
@@ -512,87 +490,4 @@ export class Parameter extends Tensor {
     this.checkAlive("release");
     releasePersistent(this);
   }
-}
-
-function gradientTensor(value: Value): Tensor {
-  if (capturing() !== null) throw new EggError("usage", "[tensor] grad: values cannot be read while a program is captured.");
-  flush();
-  const values = emptyData("f32", value.numel);
-  const { block, offset } = value.buffer!;
-  if (values.length > 0) block!.gradients.read(offset, values);
-  return holding(values, value.shape, {});
-}
-
-type MakerOptions = Omit<TensorOptions, "shape">;
-
-/** What the makers share. @param make numbers of a type, as many as the shape has */
-function maker(op: string, shape: Shape, options: MakerOptions, make: (dtype: Dtype, count: number) => Data): Tensor {
-  checkShape(op, shape);
-  checkOptions(op, options);
-  return holding(make(options.dtype ?? "f32", product(shape)), shape, options);
-}
-
-function filled(op: string, shape: Shape, value: number, options: MakerOptions): Tensor {
-  return maker(op, shape, options, (dtype, count) => emptyData(dtype, count).fill(encode(op, dtype, [value])[0]!));
-}
-
-/** The same number everywhere, rounded to the type (f32 unless said otherwise). @throws EggError("usage") where i32 cannot hold it */
-export function full(shape: Shape, value: number, options: MakerOptions = {}): Tensor {
-  return filled("full", shape, value, options);
-}
-
-/** 0 everywhere, f32 unless said otherwise. */
-export function zeros(shape: Shape, options: MakerOptions = {}): Tensor {
-  return filled("zeros", shape, 0, options);
-}
-
-/** 1 everywhere, f32 unless said otherwise. */
-export function ones(shape: Shape, options: MakerOptions = {}): Tensor {
-  return filled("ones", shape, 1, options);
-}
-
-/** 0, 1, .. count - 1, i32 unless said otherwise. */
-export function arange(count: number, options: MakerOptions = {}): Tensor {
-  return maker("arange", [count], { ...options, dtype: options.dtype ?? "i32" }, (dtype) => encode("arange", dtype, new Float64Array(count).map((_, i) => i)));
-}
-
-/** The numbers of a seed that rand and randn draw from: streams that first weights never have. */
-function seeded(op: "rand" | "randn", seed: number): () => number {
-  if (!Number.isSafeInteger(seed) || seed < 0) throw new EggError("usage", `[tensor] ${op}: the seed ${seed} is not a whole number from 0.`);
-  return words(seed % 2 ** 32, (op === "rand" ? 2 ** 31 : 2 ** 30) + Math.floor(seed / 2 ** 32));
-}
-
-function random(op: "rand" | "randn", shape: Shape, { seed, ...options }: MakerOptions & { seed: number }, fill: (values: Float32Array, next: () => number) => void): Tensor {
-  return maker(op, shape, options, (dtype, count) => {
-    const values = emptyData("f32", count) as Float32Array;
-    fill(values, seeded(op, seed));
-    return encode(op, dtype, values);
-  });
-}
-
-/** Uniform in [0, 1), multiples of 2^-24. The same seed gives the same numbers. */
-export function rand(shape: Shape, options: MakerOptions & { seed: number }): Tensor {
-  return random("rand", shape, options, (values, next) => {
-    for (let i = 0; i < values.length; i++) values[i] = (next() >>> 8) / 2 ** 24;
-  });
-}
-
-/** Normal, mean 0 and deviation 1. The same seed gives the same numbers. */
-export function randn(shape: Shape, options: MakerOptions & { seed: number }): Tensor {
-  return random("randn", shape, options, (values, next) => fillNormal(values, next, 1));
-}
-
-/** Tensors one after the other along an axis (negative: from the last): a copy. @throws EggError("usage") where other axes or types differ */
-export function cat(tensors: readonly Tensor[], axis = 0): Tensor {
-  if (tensors.length === 0) throw new EggError("usage", "[tensor] cat: there is nothing to join.");
-  const rank = tensors[0]!.shape.length;
-  const place = axis < 0 ? axis + rank : axis;
-  if (rank === 0) refuse("cat", tensors, "tensors without axes cannot be joined; stack makes an axis");
-  if (!Number.isInteger(place) || place < 0 || place >= rank) refuse("cat", tensors, `there is no axis ${axis}`);
-  return run(shapes.join, tensors, { axis: place });
-}
-
-/** Tensors of one shape along a new axis: a copy. */
-export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
-  return cat(tensors.map((each) => each.unsqueeze(axis)), axis);
 }

@@ -82,6 +82,22 @@ export function checkShape(op: string, shape: Shape): void {
   if (product(shape) > elements_max || shape.some((size) => size > elements_max)) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} has more than ${elements_max.toLocaleString("en")} elements.`);
 }
 
+/** Longer axes are shown by this many of their first and last numbers. */
+const shown_ends = 3;
+const shown_max = 8;
+
+/** Numbers of a shape as nested lists, to six digits, of long axes a part. */
+export function render(numbers: ArrayLike<number>, shape: Shape): string {
+  const build = (axis: number, at: number): string => {
+    const size = shape[axis];
+    if (size === undefined) return String(Number(numbers[at]!.toPrecision(6)));
+    const step = product(shape.slice(axis + 1));
+    const part = (first: number, count: number): string[] => Array.from({ length: count }, (_, i) => build(axis + 1, at + (first + i) * step));
+    return `[${(size > shown_max ? [...part(0, shown_ends), "...", ...part(size - shown_ends, shown_ends)] : part(0, size)).join(", ")}]`;
+  };
+  return build(0, 0);
+}
+
 /** What made a value, for messages and profiles. */
 export interface Origin { readonly op: string; readonly shapes: readonly Shape[] }
 const describe = ({ op, shapes }: Origin): string => (shapes.length === 0 ? op : `${op} of ${shapes.map(show).join(" and ")}`);
@@ -283,6 +299,16 @@ export function gradientOf(value: Value): { at: Operand; fresh: boolean } {
   value.gradient = { at: { arena: value.buffer!.block!.gradients.handle, offset: value.buffer!.offset }, fresh: capturing() === null };
   if (value.gradient.fresh) fresh.add(value);
   return value.gradient;
+}
+
+/** The sum of a persistent value's gradients: a copy. */
+export function readGradient(value: Value): Data {
+  if (capturing() !== null) throw new EggError("usage", "[tensor] grad: values cannot be read while a program is captured.");
+  flush();
+  const numbers = emptyData("f32", value.numel);
+  const { block, offset } = value.buffer!;
+  if (numbers.length > 0) block!.gradients.read(offset, numbers);
+  return numbers;
 }
 
 /** From now on the gradient counts as zeros, or (false) as what its memory holds. */
