@@ -372,11 +372,14 @@ export function computeType(): "f32" | "bf16" {
 
 // ---- making tensors
 
+const isList = (data: unknown): data is readonly Nested[] => Array.isArray(data) || ArrayBuffer.isView(data);
+
 function flattenInto(data: Nested, shape: Shape, axis: number, out: number[]): void {
   if (typeof data === "number") {
     if (axis !== shape.length) throw new EggError("usage", `[tensor] tensor: a number where a list of ${shape[axis]} was expected.`);
     out.push(data);
   } else {
+    if (!isList(data)) throw new EggError("usage", `[tensor] tensor: ${(data as unknown) instanceof Tensor ? "a tensor" : String(data)} where a number or a list was expected.`);
     if (data.length !== shape[axis]) throw new EggError("usage", `[tensor] tensor: a list of ${data.length} where ${shape[axis] ?? "a number"} was expected; all rows must be equally long.`);
     for (const part of data) flattenInto(part, shape, axis + 1, out);
   }
@@ -406,7 +409,7 @@ export function tensor(data: Nested | Data, options: TensorOptions = {}): Tensor
     values.set(data);
     if (options.dtype !== undefined && options.dtype !== own) throw new EggError("usage", `[tensor] tensor: ${data.constructor.name} holds ${own}, not ${options.dtype}.`);
   } else {
-    for (let part: Nested | undefined = data as Nested; typeof part === "object"; part = part[0]) shape.push(part.length);
+    for (let part: Nested | undefined = data as Nested; isList(part); part = part[0]) shape.push(part.length);
     const flat: number[] = [];
     flattenInto(data as Nested, shape, 0, flat);
     values = encode("tensor", options.dtype ?? "f32", flat);

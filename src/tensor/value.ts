@@ -78,6 +78,7 @@ export function encode(op: string, dtype: DtypeName, numbers: ArrayLike<number>)
 
 /** @throws EggError("usage") for a shape that is none, or too large */
 export function checkShape(op: string, shape: Shape): void {
+  if (!Array.isArray(shape)) throw new EggError("usage", `[tensor] ${op}: ${String(shape)} is not a shape; one is a list of sizes, such as [2, 3].`);
   if (!shape.every((size) => Number.isInteger(size) && size >= 0)) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} is not a shape; sizes are whole numbers from 0.`);
   if (product(shape) > elements_max || shape.some((size) => size > elements_max)) throw new EggError("usage", `[tensor] ${op}: ${show(shape)} has more than ${elements_max.toLocaleString("en")} elements.`);
 }
