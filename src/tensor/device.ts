@@ -4,12 +4,12 @@ import { EggError } from "../errors.ts";
 import { InstructionList, runInstructions, workspaceBytes, type Instruction } from "../native/float.ts";
 import type { OpName, Values } from "../native/instructions.ts";
 import { openContext, type Context, type TierName } from "../native/machine.ts";
-import { Buffer, inUse, Pool, type Holding } from "./memory.ts";
+import { Buffer, holdings, Pool, type Holding } from "./memory.ts";
 
 /** Parameters and other tensors that live until they are released. */
 export const persistent = new Pool("parameters", 1 << 20);
 /** Results of operations, until the step ends. */
-const activations = new Pool("activations", 1 << 20);
+export const activations = new Pool("activations", 1 << 20);
 /** Data copied in during this step; not reused before the queue has run. */
 const uploads = new Pool("data", 1 << 16);
 
@@ -191,9 +191,11 @@ let warned = false;
 
 /** Something native was read. Says once, in words, where results pile up because no step ends. */
 export function noteRead(): void {
-  if (++scope.reads < unended_reads || warned || inUse.activations < unended_bytes) return;
+  if (++scope.reads < unended_reads || warned) return;
+  const bytes = activations.inUse();
+  if (bytes < unended_bytes) return;
   warned = true;
-  process.emitWarning(`${inUse.activations.toLocaleString("en")} bytes of results are kept for a backward() that has not come. Compute what needs no gradients inside noGrad(() => ...), where results are freed at its end.`, "EggWarning");
+  process.emitWarning(`${bytes.toLocaleString("en")} bytes of results are kept for a backward() that has not come. Compute what needs no gradients inside noGrad(() => ...), where results are freed at its end.`, "EggWarning");
 }
 
 export function currentScope(): Scope {
@@ -267,7 +269,10 @@ export function upload(values: NodeJS.TypedArray): Buffer {
  */
 export function memory(): Record<Holding, number> & { workspace: number } {
   const workspace = [...contexts.values()].reduce((sum, each) => sum + workspaceBytes(each), 0);
-  return { ...inUse, workspace };
+  return {
+    parameters: persistent.inUse(), gradients: persistent.inUse(persistent.blocks.filter(({ hasGradients }) => hasGradients)), optimizers: holdings.optimizers,
+    activations: activations.inUse(), programs: holdings.programs, data: uploads.inUse(), workspace,
+  };
 }
 
 // ---- names

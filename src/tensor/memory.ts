@@ -12,13 +12,8 @@ const align = (bytes: number): number => Math.ceil(bytes / alignment) * alignmen
 /** What native memory is held for. */
 export type Holding = "parameters" | "gradients" | "optimizers" | "activations" | "programs" | "data";
 
-const nothing = { parameters: 0, gradients: 0, optimizers: 0, activations: 0, programs: 0, data: 0 };
-
 /** Bytes that were ever used of all arenas that there are, given back since or not; the rest of an arena is not real memory yet. */
-export const holdings: Record<Holding, number> = { ...nothing };
-
-/** Of them, the bytes that something is in now. */
-export const inUse: Record<Holding, number> = { ...nothing };
+export const holdings: Record<Holding, number> = { parameters: 0, gradients: 0, optimizers: 0, activations: 0, programs: 0, data: 0 };
 
 /** @throws EggError("resources") where the system does not give that much */
 function newArena(what: Holding, bytes: number): NativeArena {
@@ -34,14 +29,12 @@ function newArena(what: Holding, bytes: number): NativeArena {
 export function takeArena(what: Holding, bytes: number): NativeArena {
   const arena = newArena(what, bytes);
   holdings[what] += bytes;
-  inUse[what] += bytes;
   return arena;
 }
 
 export function giveArena(what: Holding, arena: NativeArena): void {
   arena.release();
   holdings[what] -= arena.bytes;
-  inUse[what] -= arena.bytes;
 }
 
 /** An arena of a pool, and one of the same size and layout for the gradients of what is in it. */
@@ -51,7 +44,6 @@ export class Block {
   #gradients: NativeArena | null = null;
   /** Bytes from the start that were ever used; all behind are zeros. */
   #used = 0;
-  #inUse = 0;
 
   constructor(what: Holding, bytes: number) {
     this.#what = what;
@@ -63,9 +55,12 @@ export class Block {
     if (this.#gradients === null) {
       this.#gradients = newArena("gradients", this.arena.bytes);
       holdings.gradients += this.#used;
-      inUse.gradients += this.#inUse;
     }
     return this.#gradients;
+  }
+
+  get hasGradients(): boolean {
+    return this.#gradients !== null;
   }
 
   /** Bytes that gradients will take which are not there yet. */
@@ -80,26 +75,13 @@ export class Block {
     holdings[this.#what] += more;
     if (this.#gradients !== null) holdings.gradients += more;
     this.#used += more;
-    this.#count(end - start);
     return before;
-  }
-
-  /** As many bytes are free for something else. */
-  free(bytes: number): void {
-    this.#count(-bytes);
-  }
-
-  #count(more: number): void {
-    this.#inUse += more;
-    inUse[this.#what] += more;
-    if (this.#gradients !== null) inUse.gradients += more;
   }
 
   /** Gives all of it back to the system. */
   release(): void {
     this.arena.release();
     holdings[this.#what] -= this.#used;
-    this.#count(-this.#inUse);
   }
 
   /** Makes a buffer and its gradient zeros, with the gap behind it. */
@@ -214,6 +196,12 @@ export class Pool {
     return buffer;
   }
 
+  /** Bytes that something is in now, of all blocks or of those with gradients. */
+  inUse(blocks: readonly Block[] = this.blocks): number {
+    const all = blocks.reduce((sum, { arena }) => sum + arena.bytes, 0);
+    return this.#free.reduce((sum, { block, bytes }) => (blocks.includes(block) ? sum - bytes : sum), all);
+  }
+
   /** Makes the memory free for what is taken next; the system does not get it back. */
   give(buffer: Buffer): void {
     const bytes = align(Math.max(buffer.bytes, 1));
@@ -221,7 +209,6 @@ export class Pool {
     if (block === null) throw new EggError("internal", "[tensor] a buffer was given back twice.");
     buffer.block = null;
     buffer.arena = 0;
-    block.free(bytes);
     const index = this.blocks.indexOf(block);
     let at = this.#free.findIndex((range) => range.block === block ? range.offset > offset : this.blocks.indexOf(range.block) > index);
     if (at < 0) at = this.#free.length;

@@ -257,10 +257,9 @@ function lookAtGradients(look: Look, { operation, inputs, attributes }: Node, gr
  */
 export function apply<A, T extends Value>(make: (shape: Shape, dtype: DtypeName) => T, operation: Operation<A>, inputs: readonly Value[], attributes: A): T {
   const name = operation.label?.(attributes) ?? operation.name;
-  const since = again ?? changeCount();
   for (const input of inputs) {
     input.checkAlive(name);
-    input.checkUnchanged(name, since);
+    if (again !== null) input.checkUnchanged(name, again);
   }
   const shape = operation.shape(inputs, attributes);
   checkShape(name, shape);
@@ -290,7 +289,7 @@ export function apply<A, T extends Value>(make: (shape: Shape, dtype: DtypeName)
   if (differentiate) {
     output.requiresGrad = true;
     output.onTape = true;
-    tape.push({ operation, inputs, output, attributes, saved: step?.saved ?? new Map(), name: untag(tag()).name, step, since });
+    tape.push({ operation, inputs, output, attributes, saved: step?.saved ?? new Map(), name: untag(tag()).name, step, since: again ?? changeCount() });
   }
   if (inspect !== null) lookAt(inspect, name, inputs, output);
   return output;

@@ -195,19 +195,22 @@ export class Value {
    */
   checkAlive(op: string): void {
     if (this.data !== null) return;
-    const what = (): string => `[tensor] ${op}: ${describe(this.origin)}, a result ${show(this.shape)},`;
+    const { buffer } = this;
+    const recorder = capturing();
     if (this.died) {
-      throw new EggError("usage", `${what()} died at ${this.#life!.ended}.`, {
+      throw new EggError("usage", `${this.#result(op)} died at ${this.#life!.ended}.`, {
         hint: "Results live until backward() or the end of noGrad(() => ...). Read them before, with item() or toArray(), or return them from noGrad.",
       });
     }
-    const { buffer } = this;
-    const recorder = capturing();
-    if (buffer !== null && recorder?.owns(buffer) === true) return;
+    if (buffer !== null && recorder !== null && recorder.owns(buffer)) return;
     if (buffer === null || buffer.block === null) throw new EggError("usage", `[tensor] ${op}: a tensor ${show(this.shape)} was released.`);
     if (recorder === null) return;
-    if (this.#scope !== null) throw new EggError("usage", `${what()} was computed outside the program that is captured and ends before it.`, { hint: "Compute it inside, make it an input of the program, or keep it in a Parameter." });
+    if (this.#scope !== null) throw new EggError("usage", `${this.#result(op)} was computed outside the program that is captured and ends before it.`, { hint: "Compute it inside, make it an input of the program, or keep it in a Parameter." });
     recorder.link(buffer, this.shape);
+  }
+
+  #result(op: string): string {
+    return `[tensor] ${op}: ${describe(this.origin)}, a result ${show(this.shape)},`;
   }
 
   /** Where it is there for good: the numbers were overwritten. @internal */
@@ -294,6 +297,7 @@ const fresh = new Set<Value>();
 
 /** Where a persistent value's gradient is kept: at the same place in the gradients' arena. */
 export function gradientOf(value: Value): { at: Operand; fresh: boolean } {
+  if (value.gradient !== null && capturing() === null) return value.gradient;
   value.checkAlive("gradient");
   if (value.gradient !== null) return value.gradient;
   // A program adds to what it finds, unless it says zeroGrad itself: the arena is zeros.
