@@ -51,7 +51,7 @@ function weightsFor(d: number): Map<string, TensorEntry> {
 
 /** Logits of one row of ids: RMSNorm, rotary attention with shared heads, SwiGLU, each by its paper. */
 function referenceLogits(tensors: ReadonlyMap<string, TensorEntry>, { d, base, scaled }: Case, ids: readonly number[]): F64 {
-  const weight = (name: string): F64 => Float64Array.from(new Float32Array(tensors.get(`${name}.weight`)!.data.slice().buffer));
+  const weight = (name: string): F64 => Float64Array.from(new Float32Array(bytesNow(tensors.get(`${name}.weight`)!.data).slice().buffer));
   const { hidden_size: width, num_attention_heads: heads, num_key_value_heads: kvHeads, intermediate_size: inner, vocab_size: vocabulary } = common;
   const time = ids.length;
   const linear = (x: F64, name: string, n: number, activation = "none"): F64 => reference.linear(x, weight(name), null, time, n, x.length / time, activation);
