@@ -37,7 +37,7 @@ const refused: [string, () => Tensor, string][] = [
   ["cat along no axis", () => cat([x, x], 5), "[tensor] cat: (2, 3) and (2, 3): there is no axis 5."],
   ["cat of numbers", () => cat([tensor(1), tensor(2)]), "tensors without axes cannot be joined; stack makes an axis"],
   ["a place for an axis", () => x.unsqueeze(0.5), "there is no place 0.5 for an axis"],
-  ["an activation", () => x.activate("swish" as "silu"), "[tensor] activate: (2, 3): \"swish\" is not an activation; allowed are none, relu,"],
+  ["an activation", () => x.activate("swish" as "silu"), "[tensor] activate: (2, 3): \"swish\" is no activation; there are none, relu,"],
   ["products in another type", () => computeIn("f16" as "f32", () => x), "[tensor] computeIn: \"f16\" is not a type of products; allowed are f32, bf16."],
   ["a released parameter, detached", () => {
     const w = new Parameter(null, [2]);
