@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { trainBpe } from "../src/data/bpe-train.ts";
 import { openCorpus, type Corpus } from "../src/data/corpus.ts";
 import { factsOf } from "../src/data/facts.ts";
-import { readTokenizerJson, writeTokenizerJson } from "../src/data/huggingface.ts";
+import { readTokenizerJson, writeCharactersJson, writeTokenizerJson } from "../src/data/huggingface.ts";
 import { bpeTokenizer, openTokenizer, tokenizerFrom, type Tokenizer } from "../src/data/tokenizer.ts";
 import { characterAt, characterBefore, classOf, digit, illFormed, letter, other, space, wholeCharacters } from "../src/data/utf8.ts";
 import { EggError } from "../src/errors.ts";
@@ -142,6 +142,23 @@ test("a written file is read back as the same tokenizer, and is JSON with a line
   expect(parsed.model.merges[0]).toBe(`${tables.names[tables.merges[0]!]} ${tables.names[tables.merges[1]!]}`);
   expect(parsed.pre_tokenizer).toEqual({ type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true });
   expect(parsed.added_tokens).toEqual([{ id: tables.names.length, content: "<|endoftext|>", single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }]);
+});
+
+test("characters that were written are read back with equal ids; another WordLevel is refused", async () => {
+  const text = "0 10 \"a\" \\ é漢🐔\ufeff\n\t<0xFF> \u0000";
+  const corpus = await corpusOf(Buffer.concat([utf8(text), Uint8Array.of(0x80, 0xff)]));
+  const characters = openTokenizer("characters", corpus);
+  const file = writeCharactersJson(Array.from({ length: characters.vocabulary }, (_, id) => characters.decode([id])));
+  expect(openTokenizer(write("characters.json", file), null).definition).toBe(characters.definition);
+  const good = { ...JSON.parse(file), model: { type: "WordLevel", vocab: { a: 0, b: 1 }, unk_token: "<unk>" } };
+  expect(openTokenizer(write("two.json", JSON.stringify(good)), null).name).toBe("characters (2)");
+  const wrong: [change: object, says: string][] = [
+    [{ pre_tokenizer: { type: "Whitespace" } }, "pre_tokenizer"], [{ normalizer: { type: "NFC" } }, "normalizer"], [{ added_tokens: [{ id: 2, content: "<s>" }] }, "added_tokens"],
+    ...[{ hen: 0 }, { a: 0, b: 2 }, { b: 0, a: 1 }, { "<0xFF>": 0, a: 1 }, { "\ud800": 0 }, {}, [], { a: -1 }, { a: 0, b: 0 }].map((vocab): [object, string] => [{ model: { type: "WordLevel", vocab } }, "model.vocab"]),
+  ];
+  for (const [change, says] of wrong) {
+    expect(failure(() => openTokenizer(write("wrong.json", JSON.stringify({ ...good, ...change })), null))).toMatchObject({ kind: "data", message: expect.stringContaining(`wrong.json: ${says}`) });
+  }
 });
 
 const { tokenizer: good } = golden;

@@ -1,10 +1,11 @@
-// tokenizer.json, the file format of the Hugging Face tokenizers: byte-level BPE read from it, and written to it.
+// tokenizer.json, the file format of the Hugging Face tokenizers: byte-level BPE, and single characters as egg writes them, from and to it.
 // What would tokenize a text in another way than the file's own library is refused by name, never guessed at. What only adds
 // tokens around a text (post_processor) is read over. Read next: bpe.ts, which works by the tables that come out.
 
 import { EggError } from "../errors.ts";
 import { bytesOfName, byteNames, type AddedToken, type BpeTables } from "./bpe.ts";
 import { patterns, type Pattern } from "./pretokenize.ts";
+import { illFormed } from "./utf8.ts";
 
 /** Ids are below this: they must fit beside a position in one exact number. */
 const mostIds = 2 ** 20;
@@ -18,16 +19,33 @@ type Fields = { [key: string]: Json };
  * @throws EggError("data") for what is no such file or not supported, naming the field, what was found and what is supported
  */
 export function readTokenizerJson(text: string, where: string): BpeTables {
-  const refuse = (field: string, found: unknown, supported: string): never => {
+  return bpeTables(parse(text, where), refusalIn(where));
+}
+
+/**
+ * The same, and the symbols (utf8.ts) of a file of single characters, by id.
+ * @throws EggError("data") as above
+ */
+export function readTokenizerFile(text: string, where: string): BpeTables | Int32Array {
+  const file = parse(text, where);
+  return fields(file["model"])?.["type"] === "WordLevel" ? readCharacters(file, refusalIn(where)) : bpeTables(file, refusalIn(where));
+}
+
+type Refuse = (field: string, found: unknown, supported: string) => never;
+
+function refusalIn(where: string): Refuse {
+  return (field, found, supported) => {
     const shown = JSON.stringify(found) ?? "nothing";
     throw new EggError("data", `[tokenizer] ${where}: ${field}: found ${shown.length > 120 ? `${shown.slice(0, 117)}...` : shown}, supported ${supported}.`, {
-      hint: "egg reads byte-level BPE: a ByteLevel pre-tokenizer, no normalizer. Train one of its own with: egg data train-tokenizer",
+      hint: "egg reads byte-level BPE: a ByteLevel pre-tokenizer, no normalizer; and the single characters that it exports itself. Train one of its own with: egg data train-tokenizer",
     });
   };
+}
+
+function bpeTables(file: Fields, refuse: Refuse): BpeTables {
   const only = (field: string, value: Json | undefined, allowed: readonly Json[]): void => {
     if (!allowed.includes(value ?? null)) refuse(field, value, allowed.map((one) => JSON.stringify(one)).join(" or "));
   };
-  const file = parse(text, where);
   const model = fields(file["model"]) ?? refuse("model", file["model"], "a BPE model");
   only("model.type", model["type"], ["BPE", null]);
   for (const field of ["truncation", "padding"]) only(field, file[field], [null]);
@@ -53,8 +71,6 @@ export function readTokenizerJson(text: string, where: string): BpeTables {
   const added = readAdded(file["added_tokens"] ?? [], names, ids, refuse);
   return { names, merges, ...readPreTokenizer(file["pre_tokenizer"] ?? null, refuse), ignoreMerges: model["ignore_merges"] === true, added };
 }
-
-type Refuse = (field: string, found: unknown, supported: string) => never;
 
 function parse(text: string, where: string): Fields {
   let file: Json;
@@ -183,4 +199,36 @@ export function writeTokenizerJson({ names, merges, pattern, addPrefixSpace, ign
   const [inStart, inNext, inEnd] = lines ? ["{\n    ", ",\n    ", "\n  }"] : ["{", ",", "}"];
   rows.push(`"model":${inStart}${model.join(inNext)}${inEnd}`);
   return `${start}${rows.join(next)}${end}`;
+}
+
+/** The step that makes each character a word of its own. */
+const eachCharacter = { type: "Split", pattern: { Regex: "[\\s\\S]" }, behavior: "Isolated", invert: false };
+
+/** Only the form that writeCharactersJson has: a WordLevel model of whole words cannot be one of characters. */
+function readCharacters(file: Fields, refuse: Refuse): Int32Array {
+  const given = { normalizer: null, pre_tokenizer: eachCharacter, post_processor: null, added_tokens: [] as Json[] };
+  for (const [field, supported] of Object.entries(given)) {
+    if (!Bun.deepEquals(file[field] ?? null, supported)) refuse(field, file[field], `${JSON.stringify(supported)} with model.type WordLevel`);
+  }
+  const names = readVocabulary(fields(file["model"])!["vocab"], refuse);
+  const symbols = Int32Array.from(names, (name, id) => symbolOf(name ?? "") ?? refuse("model.vocab", name, `one character for id ${id}, or a byte such as <0xFF>`));
+  const misplaced = symbols.findIndex((symbol, id) => id > 0 && symbol <= symbols[id - 1]!);
+  if (misplaced >= 0 || symbols.length === 0) refuse("model.vocab", names[misplaced] ?? {}, "characters in the order of their code points, and bytes behind them");
+  return symbols;
+}
+
+/** A byte that belongs to no character stands in no text, and so has a name of its own. */
+function symbolOf(name: string): number | null {
+  const byte = /^<0x([89A-F][0-9A-F])>$/.exec(name);
+  if (byte !== null) return illFormed + parseInt(byte[1]!, 16);
+  return [...name].length === 1 && name.isWellFormed() ? name.codePointAt(0)! : null;
+}
+
+/** The tokenizer.json of a vocabulary of single characters: words of one character each. `tokens` are the bytes of each id. */
+export function writeCharactersJson(tokens: readonly Uint8Array[]): string {
+  // JSON.stringify would sort the digits among the keys.
+  const name = (bytes: Uint8Array): string => (bytes.length === 1 && bytes[0]! > 0x7f ? `<0x${bytes[0]!.toString(16).toUpperCase()}>` : new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
+  const vocab = tokens.map((bytes, id) => `${JSON.stringify(name(bytes))}:${id}`).join(",");
+  const rows = { version: "1.0", truncation: null, padding: null, added_tokens: [], normalizer: null, pre_tokenizer: eachCharacter, post_processor: null, decoder: { type: "Fuse" } };
+  return `${JSON.stringify(rows).slice(0, -1)},"model":{"type":"WordLevel","vocab":{${vocab}},"unk_token":"<unk>"}}`;
 }

@@ -8,7 +8,7 @@ import { BpeCodec, type BpeTables } from "./bpe.ts";
 import { trainBpe } from "./bpe-train.ts";
 import { CharacterCodec, symbolsOf } from "./characters.ts";
 import type { Corpus } from "./corpus.ts";
-import { readTokenizerJson, writeTokenizerJson } from "./huggingface.ts";
+import { readTokenizerFile, readTokenizerJson, writeTokenizerJson } from "./huggingface.ts";
 import { safeCut } from "./pretokenize.ts";
 import { illFormed, symbolLimit, wholeCharacters } from "./utf8.ts";
 
@@ -101,12 +101,18 @@ export function openTokenizer(word: string, text: Corpus | null): Tokenizer {
       hint: own.kind === "bytes" ? 'Ask for "bytes".' : "Name the tokenizer.json that the file was made with.",
     });
   }
-  return bpeTokenizer(readTokenizerJson(readFile(word), word));
+  const read = readTokenizerFile(readFile(word), word);
+  return read instanceof Int32Array ? charactersOf(read) : bpeTokenizer(read);
+}
+
+/** Whether data.tokenizer asks for a vocabulary that is made from the text. */
+export function isMadeFromText(word: string): boolean {
+  return word === "characters" || /^bpe:\d+$/.test(word);
 }
 
 /** What a run's tokens depend on besides its text and the word in its config: the content of a tokenizer.json. "" where there is none. */
 export function tokenizerContent(word: string): string {
-  return word === "bytes" || word === "characters" || /^bpe:\d+$/.test(word) ? "" : sha256(readFile(word));
+  return word === "bytes" || isMadeFromText(word) ? "" : sha256(readFile(word));
 }
 
 /** A tokenizer by its tables. */

@@ -2,7 +2,7 @@
 // has already. Not reading such a folder (transformer-foreign.ts) and not writing files (src/commands/export.ts).
 // Read next: gguf-llama.ts, the same for llama.cpp.
 import { byteNames } from "../data/bpe.ts";
-import { writeTokenizerJson } from "../data/huggingface.ts";
+import { writeCharactersJson, writeTokenizerJson } from "../data/huggingface.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
 import { bytesNow, type Bytes, type SavedTensor, type TensorEntry } from "./tensors.ts";
@@ -119,10 +119,5 @@ function endToken(tokenizer: Tokenizer): Record<string, string> {
 function tokenizerJson(tokenizer: Tokenizer): string {
   if (tokenizer.kind === "bpe") return `${tokenizer.definition}\n`;
   if (tokenizer.kind === "bytes") return `${writeTokenizerJson({ names: [...byteNames], merges: new Int32Array(), pattern: "gpt2", addPrefixSpace: false, ignoreMerges: false, added: [] }, true)}\n`;
-  // JSON.stringify would sort the digits among the keys; and a byte that is no character by itself stands in no text.
-  const name = (bytes: Uint8Array): string => (bytes.length === 1 && bytes[0]! > 0x7f ? `<0x${bytes[0]!.toString(16).toUpperCase()}>` : new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
-  const vocab = Array.from({ length: tokenizer.vocabulary }, (_, id) => `${JSON.stringify(name(tokenizer.decode([id])))}:${id}`).join(",");
-  const each = { type: "Split", pattern: { Regex: "[\\s\\S]" }, behavior: "Isolated", invert: false };
-  const rows = { version: "1.0", truncation: null, padding: null, added_tokens: [], normalizer: null, pre_tokenizer: each, post_processor: null, decoder: { type: "Fuse" } };
-  return `${JSON.stringify(rows).slice(0, -1)},"model":{"type":"WordLevel","vocab":{${vocab}},"unk_token":"<unk>"}}\n`;
+  return `${writeCharactersJson(Array.from({ length: tokenizer.vocabulary }, (_, id) => tokenizer.decode([id])))}\n`;
 }
