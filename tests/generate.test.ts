@@ -130,6 +130,18 @@ describe("generate", () => {
     expect(write(["--tokens", 0]).length).toBe(0);
   });
 
+  test("a prompt may come from a file or standard input, of any bytes", () => {
+    const prompt = Buffer.from("The \xff hen\0", "latin1");
+    writeFileSync(join(cwd, "prompt.bin"), prompt);
+    const of = (source: string, stdin: Uint8Array | "ignore") => Bun.spawnSync([egg, "generate", folder, "--quiet", "--tokens", "9", "--prompt-file", source], { cwd, env: environment(cwd), stdin, stdout: "pipe", stderr: "pipe" });
+    const fromFile = of("prompt.bin", "ignore");
+    expect([fromFile.exitCode, fromFile.stdout.length, fromFile.stdout.subarray(0, prompt.length)]).toEqual([0, prompt.length + 9, prompt]);
+    expect(of("-", prompt).stdout).toEqual(fromFile.stdout);
+    expect(of("-", "ignore").stdout.length).toBe(9);
+    expect(run(["generate", folder, "--prompt-file", "missing.txt"], { cwd })).toMatchObject({ code: 2, out: "", err: expect.stringContaining("missing.txt") });
+    expect(run(["generate", folder, "--prompt-file", "prompt.bin", "--prompt", ""], { cwd })).toMatchObject({ code: 2, out: "", err: expect.stringContaining("both are given") });
+  });
+
   test("a checkpoint file and its folder give the same, from anywhere and with any kernels", () => {
     const expected = write(["--prompt", "Hen", "--tokens", 80]);
     expect(write(["--prompt", "Hen", "--tokens", 80], file)).toEqual(expected);

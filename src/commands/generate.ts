@@ -1,10 +1,13 @@
 // `egg generate`: continues a prompt with a trained model; the text goes to standard output, byte for byte.
 // Not the model (src/models/generate.ts), not the rule of choice (src/models/sampling.ts), not where a text ends (src/report/continuation.ts).
+import fs from "node:fs";
 import { defineCommand } from "citty";
+import { EggError } from "../errors.ts";
 import { checkSampling, type SamplingOptions } from "../models/sampling.ts";
 import { createContinuation, stopStrings, type StoppedBy } from "../report/continuation.ts";
 import { createTextStream } from "../report/text.ts";
 import { colorsFor, createTerminal, isTerminal, writeOut } from "../report/terminal.ts";
+import { ioError } from "../run/files.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { checkpointArg, openModel, weightsArg, type Trained } from "./trained.ts";
 
@@ -22,7 +25,8 @@ export const samplingArgs = {
 export const args = {
   run: { type: "positional", description: "run folder or checkpoint file", required: true },
   checkpoint: checkpointArg,
-  prompt: { type: "string", description: "text to continue", default: "", valueHint: "TEXT" },
+  prompt: { type: "string", description: "text to continue; without it the beginning of one", valueHint: "TEXT" },
+  "prompt-file": { type: "string", description: "file of any bytes to continue, instead of --prompt; - is standard input", valueHint: "FILE" },
   tokens: { type: "string", kind: "integer", min: 0, max: 100_000_000, default: "256", description: "tokens to write", valueHint: "N" },
   stop: { type: "string", repeated: true, description: "end the text before this one, and leave it out", valueHint: "TEXT" },
   ...samplingArgs,
@@ -41,18 +45,21 @@ export async function run(argv: string[]): Promise<number> {
   const { values, repeated } = parseArguments("generate", args, argv);
   const options = samplingOf(values);
   const stops = stopStrings(repeated.stop);
+  const prompt = await promptOf(values);
   const trained = openModel(values.run, values.checkpoint, values.weights);
-  const prompt = new TextEncoder().encode(values.prompt);
   const conversation = trained.model.begin();
   const rate = new Rate();
   const continuation = createContinuation(stops);
   const write = values.json ? null : isTerminal(1) ? toTerminal() : toPipe();
   const written: Uint8Array[] = [];
-  let open = write === null || write.prompt(prompt);
   const take = (bytes: Uint8Array): boolean => (write === null ? written.push(bytes) > 0 : write.text(bytes));
-  for (const token of rate.watch(conversation.generate(prompt, values.tokens, options, values.seed))) {
-    if (!(open = open && take(continuation.push(token)))) return 0;
+  const tokens = rate.watch(conversation.generate(prompt, values.tokens, options, values.seed));
+  let next = tokens.next(); // before anything is shown: a prompt that the model cannot read is refused here
+  if (write !== null && !write.prompt(prompt)) return 0;
+  while (next.done !== true) {
+    if (!take(continuation.push(next.value))) return 0;
     if (continuation.stopped) break;
+    next = tokens.next();
   }
   take(continuation.end());
   write?.end();
@@ -63,6 +70,16 @@ export async function run(argv: string[]): Promise<number> {
     writeOut(`${JSON.stringify({ text, tokens: rate.written, ...rate.figures(), ...(values.weights === "int8" ? { weight_bytes: trained.model.weights!.bytes } : {}), stopped_by: stoppedBy })}\n`);
   } else if (values.tokens > 0) createTerminal({ quiet: values.quiet }).info(`${rate.text(conversation.read)}${values.weights === "int8" ? `, ${weightsText(trained)}` : ""}`);
   return 0;
+}
+
+async function promptOf({ prompt, "prompt-file": file }: { prompt?: string | undefined; "prompt-file"?: string | undefined }): Promise<Uint8Array> {
+  if (file === undefined) return new TextEncoder().encode(prompt ?? "");
+  if (prompt !== undefined) throw new EggError("usage", "[generate] --prompt and --prompt-file: both are given, allowed is one of them.");
+  try {
+    return file === "-" ? await new Response(Bun.stdin.stream()).bytes() : fs.readFileSync(file);
+  } catch (error) {
+    throw ioError(error, "read", file);
+  }
 }
 
 /** What int8 weights take, and would take as f32. */
