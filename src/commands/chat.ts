@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { defineCommand } from "citty";
 import { numberFromText } from "../config/knobs.ts";
 import { nearest } from "../config/nearest.ts";
+import { tokenizerFrom } from "../data/tokenizer.ts";
 import { EggError } from "../errors.ts";
 import { checkSampling, type SamplingOptions } from "../models/sampling.ts";
 import type { Conversation, TextModel } from "../models/text-model.ts";
@@ -61,7 +62,7 @@ export async function run(argv: string[]): Promise<number> {
     return dieBySignal(signal);
   };
   const lines: Lines = openLines(() => leave("SIGINT"));
-  const chat = new Chat(trained.model, { begin: values.prompt, user: values.user, model: values.model, tokens: values.tokens, stops, options, seed: values.seed });
+  const chat = new Chat(trained.model, { lineEnd: lineEndOf(trained.checkpoint.tokenizer), begin: values.prompt, user: values.user, model: values.model, tokens: values.tokens, stops, options, seed: values.seed });
   if (lines.edited) terminal.info("/help shows what you can do besides talking; Ctrl-D leaves.");
   for (;;) {
     const waiting = catchSignals(leave);
@@ -87,7 +88,18 @@ export async function run(argv: string[]): Promise<number> {
   }
 }
 
+/** What stands between lines: nothing, where a vocabulary has no line end. */
+function lineEndOf(tokenizer: string): string {
+  try {
+    tokenizerFrom(tokenizer).encode(Uint8Array.of(10));
+    return "\n";
+  } catch {
+    return "";
+  }
+}
+
 interface Manner {
+  lineEnd: string;
   begin: string;
   user: string;
   model: string;
@@ -143,10 +155,10 @@ class Chat {
 
   /** A line of the user's and the model's answer to it. Null, or the signal that ended the answer, or "gone" where nobody reads on. */
   async turn(line: Uint8Array, tell: (message: string) => void): Promise<StopSignal | "gone" | null> {
-    const { user, model, tokens, stops, options, seed } = this.#manner;
+    const { lineEnd, user, model, tokens, stops, options, seed } = this.#manner;
     const { length } = this.#text;
-    const begin = length > 0 && this.#text[length - 1] !== 10 ? "\n" : "";
-    const prompt = Buffer.concat([this.#text, encode(begin + user), line, encode(`\n${model}`)]);
+    const begin = length > 0 && this.#text[length - 1] !== 10 ? lineEnd : "";
+    const prompt = Buffer.concat([this.#text, encode(begin + user), line, encode(lineEnd + model)]);
     const continuation = createContinuation(stops ?? [Uint8Array.of(10)], stops === null);
     const rate = new Rate();
     const answer: Uint8Array[] = [];
