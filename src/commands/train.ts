@@ -21,6 +21,7 @@ import { writeDurably } from "../run/files.ts";
 import { newestCheckpoint, runFolder, runState } from "../run/folder.ts";
 import { runLoop, type RunListener } from "../run/loop.ts";
 import { admitPlan, type PeakPlan } from "../run/memory.ts";
+import { firstMetrics } from "../run/metrics.ts";
 import { dieBySignal } from "../run/signals.ts";
 import type { Summary } from "../run/summary.ts";
 import { Profiler } from "../tensor/profile.ts";
@@ -66,7 +67,7 @@ export async function run(argv: string[]): Promise<number> {
       if (!terminal.quiet) {
         terminal.print(summaryTable(summary, {
           folder,
-          firstTrainBitsPerByte: view?.firstTrain ?? null,
+          firstTrainBitsPerByte: firstMetrics(path.join(folder, "metrics.jsonl"))?.train_bits_per_byte ?? null,
           firstHeldOutBitsPerByte: view?.firstHeldOut ?? null,
           entropyBitsPerByte: corpus.entropyBitsPerByte,
           resumeCommand: summary.status === "interrupted" ? again : null,
@@ -149,8 +150,7 @@ class View implements RunListener {
   readonly #steps: number;
   #progress: Progress | null = null;
   #fromStart = true;
-  /** Losses at the start of the run; null where this process did not see it. */
-  firstTrain: number | null = null;
+  /** Held-out loss at the start of the run; null where this process did not see it. */
   firstHeldOut: number | null = null;
 
   constructor(terminal: Terminal, corpus: Corpus, steps: number) {
@@ -182,7 +182,6 @@ class View implements RunListener {
   within: RunListener["within"] = (share) => this.#progress?.within(share);
 
   stepped: RunListener["stepped"] = (line, seconds) => {
-    if (this.#fromStart) this.firstTrain ??= line.train_bits_per_byte;
     this.#progress?.step({ step: line.step, trainBitsPerByte: line.train_bits_per_byte, seconds });
   };
 

@@ -5,7 +5,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../errors.ts";
 import { appendLine, ioError, syncFolder, writeDurably } from "./files.ts";
-import { readPlain } from "./reading.ts";
+import { openPlain, readPlain } from "./reading.ts";
 
 /** One step. Rates and shares are of this step alone; `seconds` and `data_tokens` count from the run's start. */
 export interface MetricsLine {
@@ -155,6 +155,19 @@ export function placeToCut(bytes: Uint8Array, step: number, file: string, onKept
 /** All lines of a file, as parseMetrics reads them; none when there is no file. */
 export function readMetrics(file: string): MetricsLine[] {
   return parseMetrics(readPlain(file) ?? new Uint8Array(0), file);
+}
+
+/** The first line of a file; null where there is none, or none that is whole. */
+export function firstMetrics(file: string): MetricsLine | null {
+  if (!fs.existsSync(file)) return null;
+  const descriptor = openPlain(file);
+  try {
+    const bytes = Buffer.alloc(longestLine);
+    const end = bytes.subarray(0, fs.readSync(descriptor, bytes, 0, longestLine, 0)).indexOf(0x0a);
+    return end < 0 ? null : parseLine(bytes.subarray(0, end));
+  } finally {
+    fs.closeSync(descriptor);
+  }
 }
 
 /**
