@@ -96,6 +96,7 @@ export async function run(argv: string[]): Promise<number> {
 
     // What can be refused is refused before there is a folder.
     const text = openText(config, corpus, openStart);
+    const tokenizer = text.kind === "tokens" ? text.tokenizer.name : null;
     if (values.profile && text.kind !== "tokens") throw new EggError("usage", `[train] --profile: tells where the time of trainer.type backprop goes, and this config has ${config.trainer.type}.`, { hint: "egg bench step tells where the time of EGGROLL goes." });
     const profiler = values.profile ? new Profiler() : null;
     const tier = chooseTier();
@@ -113,12 +114,13 @@ export async function run(argv: string[]): Promise<number> {
       tell({ folder, state: values.force ? "new" : state, config, estimate: { plan, time, stepsDone: saved?.step ?? 0, parameters: learner.parameters, tokensPerStep: learner.tokensPerStep, unit: learner.unit } });
       return 0;
     }
-    const view = new View(terminal, corpus, config.run.steps);
+    const view = new View(terminal, corpus, tokenizer, config.run.steps);
     const { summary, signal } = await runLoop({
       config,
       folder,
       force: values.force,
       debugStats: values["debug-stats"],
+      tokenizer,
       program,
       createLearner: () => prepare().learner,
       formatSample: plainSample,
@@ -147,15 +149,17 @@ export async function run(argv: string[]): Promise<number> {
 class View implements RunListener {
   readonly #terminal: Terminal;
   readonly #corpus: Corpus;
+  readonly #tokenizer: string | null;
   readonly #steps: number;
   #progress: Progress | null = null;
   #fromStart = true;
   /** Held-out loss at the start of the run; null where this process did not see it. */
   firstHeldOut: number | null = null;
 
-  constructor(terminal: Terminal, corpus: Corpus, steps: number) {
+  constructor(terminal: Terminal, corpus: Corpus, tokenizer: string | null, steps: number) {
     this.#terminal = terminal;
     this.#corpus = corpus;
+    this.#tokenizer = tokenizer;
     this.#steps = steps;
   }
 
@@ -165,7 +169,7 @@ class View implements RunListener {
     const floor = this.#corpus.entropyBitsPerByte;
     this.#terminal.info(
       `${this.#corpus.name}: ${this.#corpus.bytes.toLocaleString("en")} bytes${floor === null ? "" : `, entropy ${formatLoss(floor)} bits/byte`}; ` +
-        `${learner.parameters.toLocaleString("en")} ${learner.weights} weights, ${learner.population === null ? "" : `population ${learner.population.toLocaleString("en")}, `}${learner.backend}, ${learner.threads} ${learner.threads === 1 ? "thread" : "threads"}`,
+        `${learner.parameters.toLocaleString("en")} ${learner.weights} weights, ${this.#tokenizer === null ? "" : `${this.#tokenizer}, `}${learner.population === null ? "" : `population ${learner.population.toLocaleString("en")}, `}${learner.backend}, ${learner.threads} ${learner.threads === 1 ? "thread" : "threads"}`,
     );
     if (resumed !== null) this.#terminal.info(`going on from step ${resumed.step} (${path.basename(resumed.path)})`);
     this.#progress = createProgress(this.#terminal, {

@@ -33,7 +33,7 @@ export function summaryTable(summary: Summary, context: SummaryContext): string 
   const floor = formatLoss(context.entropyBitsPerByte);
   if (floor !== "") rows.push(["entropy floor", `${floor} bits/byte, the least that any model can reach`]);
   rows.push(
-    ["model", plural(summary.parameters, "parameter")],
+    ["model", `${plural(summary.parameters, "parameter")}${summary.tokenizer === undefined ? "" : `, ${summary.tokenizer}`}`],
     ...work(summary),
     ["backend", `${summary.backend}, ${plural(summary.threads, "thread")}`],
     ["peak memory", formatBytes(summary.peak_rss_bytes)],

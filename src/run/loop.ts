@@ -45,6 +45,8 @@ export interface RunPlan {
   force: boolean;
   /** Write figures of each tensor to debug-stats.jsonl at evaluations. */
   debugStats: boolean;
+  /** What its tokens are, for people, where they are not bytes by nature; else null. */
+  tokenizer: string | null;
   program: { version: string; commit: string | null };
   createLearner: () => Learner;
   /** A sample in the form that samples.txt has. */
@@ -329,6 +331,7 @@ class Run {
       val_bits_per_byte: round(this.#valLast, 6),
       weights_sha256: weightsSha256(learner.save()),
       parameters: learner.parameters,
+      ...(this.#plan.tokenizer === null ? {} : { tokenizer: this.#plan.tokenizer }),
       ...(learner.unit === "tokens" ? { tokens_per_second: perSecond } : { population: learner.population!, member_tokens: tokens, member_tokens_per_second: perSecond }),
       data_tokens: this.#step * learner.dataTokensPerStep,
       peak_rss_bytes: peakMemory(),

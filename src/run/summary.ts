@@ -18,6 +18,8 @@ export interface Summary {
   /** SHA-256 over the model's tensors, without the state.* ones: 64 hex digits. */
   weights_sha256: string;
   parameters: number;
+  /** Of backprop: what its tokens are, "bpe (4,096)". Earlier versions did not write it. */
+  tokenizer?: string;
   /** Of EGGROLL: members, and members times tokens, N x T a step. */
   population?: number;
   member_tokens?: number;
@@ -37,7 +39,7 @@ export interface Summary {
 const allowed: { readonly [K in keyof Required<Summary>]: readonly ("string" | "number" | "null" | "undefined")[] } = {
   run: ["string"], status: ["string"], steps: ["number"], seconds: ["number"],
   train_bits_per_byte: ["number", "null"], val_bits_per_byte: ["number", "null"], weights_sha256: ["string"],
-  parameters: ["number"], population: ["number", "undefined"], member_tokens: ["number", "undefined"], member_tokens_per_second: ["number", "undefined"], tokens_per_second: ["number", "undefined"], data_tokens: ["number"],
+  parameters: ["number"], tokenizer: ["string", "undefined"], population: ["number", "undefined"], member_tokens: ["number", "undefined"], member_tokens_per_second: ["number", "undefined"], tokens_per_second: ["number", "undefined"], data_tokens: ["number"],
   peak_rss_bytes: ["number"], backend: ["string"], threads: ["number"], stopped_by: ["string", "null", "undefined"],
 };
 
