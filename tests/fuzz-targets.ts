@@ -296,7 +296,7 @@ const summary: Target = {
     if (found === null) return `none ${Math.min(bytes.length >> 4, 40)}`;
     const reference = JSON.parse(decoded(bytes)!) as Record<string, unknown>;
     must(JSON.stringify(found) === JSON.stringify(reference) && Object.keys(Object.hasOwn(reference, "tokens_per_second") ? aBackpropSummary : aSummary).every((key) => Object.hasOwn(reference, key)), "what is accepted is what JSON.parse reads");
-    const table = summaryTable(found, { folder: "runs/x", firstTrainBitsPerByte: null, firstHeldOutBitsPerByte: null, entropyBitsPerByte: null, resumeCommand: "egg", colors: makeColors(false) });
+    const table = summaryTable(found, { folder: "runs/x", firstTrainBitsPerByte: null, firstHeldOutBitsPerByte: null, entropyBitsPerByte: null, prompt: "", resumeCommand: "egg", colors: makeColors(false) });
     must(!/[\x00-\x09\x0b-\x1f\x7f-\x9f]/.test(table), "no control sequence reaches the terminal");
     must(summaryJson(found).indexOf("\n") === summaryJson(found).length - 1, "one line of JSON");
     return `good ${found.status} ${Object.keys(found).length} ${Object.entries(found).filter(([, value]) => value === null).map(([key]) => key).join()}`;

@@ -442,7 +442,7 @@ describe("the summary", () => {
   };
   const context: SummaryContext = {
     folder: "runs/egg.c-3f2a91c4", firstTrainBitsPerByte: 8.912, firstHeldOutBitsPerByte: 8.905, entropyBitsPerByte: 2.1,
-    resumeCommand: null, colors: off,
+    prompt: "Once upon a time", resumeCommand: null, colors: off,
   };
 
   test("for people", () => {
@@ -460,7 +460,7 @@ describe("the summary", () => {
   folder         runs/egg.c-3f2a91c4
 
 Next:
-  egg generate runs/egg.c-3f2a91c4 --prompt "Once upon a time"
+  egg generate runs/egg.c-3f2a91c4 --prompt 'Once upon a time'
   egg eval runs/egg.c-3f2a91c4
 `,
     );

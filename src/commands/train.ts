@@ -2,7 +2,7 @@
 // No training here: src/run/loop.ts drives, src/learners/ learn. Read next: src/run/loop.ts.
 import path from "node:path";
 import { defineCommand } from "citty";
-import type { Config } from "../config/knobs.ts";
+import { evolves, knobAt, type Config } from "../config/knobs.ts";
 import { effectiveConfigText, loadConfig } from "../config/load.ts";
 import { openCorpus, type Corpus } from "../data/corpus.ts";
 import { tokenizerContent } from "../data/tokenizer.ts";
@@ -70,6 +70,7 @@ export async function run(argv: string[]): Promise<number> {
           firstTrainBitsPerByte: firstMetrics(path.join(folder, "metrics.jsonl"))?.train_bits_per_byte ?? null,
           firstHeldOutBitsPerByte: view?.firstHeldOut ?? null,
           entropyBitsPerByte: corpus.entropyBitsPerByte,
+          prompt: promptToTry(config),
           resumeCommand: summary.status === "interrupted" ? again : null,
           colors: terminal.colors,
         }));
@@ -120,6 +121,7 @@ export async function run(argv: string[]): Promise<number> {
       folder,
       force: values.force,
       debugStats: values["debug-stats"],
+      prompt: text.prompt,
       tokenizer,
       program,
       createLearner: () => prepare().learner,
@@ -214,6 +216,13 @@ function endText({ stopped_by, steps }: Summary, { run }: Config): string {
   if (stopped_by === "minutes") return `stopped after step ${steps}: run.minutes (${run.minutes}) are over`;
   const evaluations = `${run.patience} ${run.patience === 1 ? "evaluation" : "evaluations"}`;
   return `stopped after step ${steps}: ${run.stop_metric} has not improved for ${evaluations}; --checkpoint best takes the weights with the lowest held-out loss`;
+}
+
+/** A prompt that the model can read, and that a command line shows well: the run's own, or any where the model reads bytes; else "". */
+function promptToTry(config: Config): string {
+  const { prompt } = config.run;
+  if (prompt === knobAt("run.prompt")!.default) return evolves(config) ? "Once upon a time" : "";
+  return /^[^\p{C}-][^\p{C}]{0,59}$/u.test(prompt) ? prompt : "";
 }
 
 /** The command that was typed, for the person to type again. */

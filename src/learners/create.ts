@@ -1,9 +1,10 @@
 // Which learner a config asks for, and what it reads. Not how any of them learns.
 // Read next: eggroll-contexts.ts (rule egg), eggroll-int8.ts (the other rules), backprop.ts.
-import { descends, evolves, type Config, type ConfigOf, type Rule } from "../config/knobs.ts";
+import { descends, evolves, knobAt, type Config, type ConfigOf, type Rule } from "../config/knobs.ts";
 import { splitCorpus, type Corpus } from "../data/corpus.ts";
 import { openTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { openTokens, splitTokens } from "../data/tokens.ts";
+import { EggError } from "../errors.ts";
 import type { Context } from "../native/machine.ts";
 import type { Profiler } from "../tensor/profile.ts";
 import { Backprop, requireTokens, type Start, type TokenText } from "./backprop.ts";
@@ -11,29 +12,48 @@ import { EggrollContexts, requireContextsText } from "./eggroll-contexts.ts";
 import { EggrollInt8, requireText as requireInt8Text } from "./eggroll-int8.ts";
 import type { Admit, Learner } from "./learner.ts";
 
-/** Text to learn from and text that is held out: bytes for EGGROLL in integers, tokens for backprop. */
-export type RunText =
+/** Text to learn from and text that is held out: bytes for EGGROLL in integers, tokens for backprop. `prompt` is what samples continue. */
+export type RunText = { prompt: Uint8Array } & (
   | { kind: "bytes"; config: ConfigOf<Rule>; train: Corpus; heldOut: Corpus | null }
-  | (TokenText & { kind: "tokens"; config: ConfigOf<"backprop"> });
+  | (TokenText & { kind: "tokens"; config: ConfigOf<"backprop"> })
+);
 
 /**
  * Cuts a run's text as its config says.
  * @param openStart reads the weights that model.from names, for a model with this tokenizer
- * @throws EggError("data") where it is too short for the config, or the tokenizer does not go with it
+ * @throws EggError("data") where it is too short for the config, or the tokenizer does not go with it; "usage" where run.prompt does not
  */
 export function openText(config: Config, corpus: Corpus, openStart: (from: string, tokenizer: Tokenizer) => Start): RunText {
   if (evolves(config)) {
     const text = splitCorpus(corpus, config.data.validation);
     if (byContexts(config)) requireContextsText(config, text.train);
     else requireInt8Text(config, text.train);
-    return { kind: "bytes", config, ...text };
+    return { kind: "bytes", config, ...text, prompt: new TextEncoder().encode(config.run.prompt) };
   }
   if (!descends(config)) throw new RangeError(`no learner ${config.trainer.type}`);
   const tokenizer = openTokenizer(config.data.tokenizer, corpus);
   const text = splitTokens(openTokens(corpus, tokenizer), config.data.validation);
   requireTokens(config, text.train);
   const { from } = config.model;
-  return { kind: "tokens", config, ...text, tokenizer, start: from === "none" ? null : () => openStart(from, tokenizer) };
+  return { kind: "tokens", config, ...text, tokenizer, start: from === "none" ? null : () => openStart(from, tokenizer), prompt: promptOf(config, tokenizer) };
+}
+
+/** run.prompt; where that is left at its default and the vocabulary lacks some of it, the beginning of a text. */
+function promptOf({ run }: Config, tokenizer: Tokenizer): Uint8Array {
+  const prompt = new TextEncoder().encode(run.prompt);
+  try {
+    tokenizer.encode(prompt);
+    return prompt;
+  } catch (cause) {
+    if (run.prompt === knobAt("run.prompt")!.default) return new Uint8Array(0);
+    throw lacking(cause, "usage", "[config] run.prompt", "Set it to a text of such characters; an empty one is the beginning of a text.");
+  }
+}
+
+/** The error for a text of which a vocabulary of characters lacks some. */
+function lacking(cause: unknown, kind: "usage" | "data", what: string, hint: string): unknown {
+  const why = cause instanceof EggError && cause.kind === "data" ? /^\[tokenizer\] characters: (.*)/s.exec(cause.message) : null;
+  return why === null ? cause : new EggError(kind, `${what}: ${why[1]}`, { hint, cause });
 }
 
 /**

@@ -15,6 +15,8 @@ export interface SummaryContext {
   firstHeldOutBitsPerByte: number | null;
   /** The least loss that any model can reach on this corpus, in bits per byte. */
   entropyBitsPerByte: number | null;
+  /** A prompt that the model can read; "" for none. */
+  prompt: string;
   /** The command that carries an interrupted run on. */
   resumeCommand: string | null;
   colors: Colors;
@@ -75,7 +77,7 @@ export function formatBytes(bytes: number): string {
 
 function nextCommands(summary: Summary, context: SummaryContext): string[] {
   const run = shellWord(context.folder);
-  const look = [`egg generate ${run} --prompt "Once upon a time"`, `egg eval ${run}`];
+  const look = [`egg generate ${run}${context.prompt === "" ? "" : ` --prompt ${shellWord(context.prompt)}`}`, `egg eval ${run}`];
   if (summary.status === "finished" || context.resumeCommand === null) return look;
   return [`${context.resumeCommand}   (carries this run on)`, ...look];
 }

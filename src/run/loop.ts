@@ -45,6 +45,8 @@ export interface RunPlan {
   force: boolean;
   /** Write figures of each tensor to debug-stats.jsonl at evaluations. */
   debugStats: boolean;
+  /** What samples continue. */
+  prompt: Uint8Array;
   /** What its tokens are, for people, where they are not bytes by nature; else null. */
   tokenizer: string | null;
   program: { version: string; commit: string | null };
@@ -186,11 +188,11 @@ class Run {
         this.#watch(line);
         // Where a run ends with its loss, the weights of the lowest one are what it was for.
         const best = this.#rule.tell(line) && config.run.patience > 0;
-        if (due(this.#step, config.run.sample_every)) await this.#sample();
         if (best || due(this.#step, config.run.checkpoint_every)) {
           metrics.sync();
           this.#checkpoint();
         }
+        if (due(this.#step, config.run.sample_every)) await this.#sample(); // behind the checkpoint: no trouble with it shall cost steps
       }
       metrics.sync();
       if (this.#savedAt !== this.#step) this.#checkpoint();
@@ -290,8 +292,7 @@ class Run {
   }
 
   async #sample(): Promise<void> {
-    const { config, formatSample, listener } = this.#plan;
-    const prompt = new TextEncoder().encode(config.run.prompt);
+    const { config, prompt, formatSample, listener } = this.#plan;
     const continuation = this.#stopping() ? null : await this.#learner.sample(prompt, config.run.sample_tokens, config.run.seed + this.#step);
     if (continuation === null) {
       this.#cutShort ||= this.#stopping();
