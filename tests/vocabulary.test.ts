@@ -1,7 +1,7 @@
 // Texts that a vocabulary lacks, from the outside: prompts of samples and commands, a start from a model of other tokens, tokens of a file.
 // Not the tokenizers themselves: tokenizer.test.ts, bpe.test.ts. Read next: src/learners/create.ts, src/commands/start.ts.
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadConfig } from "../src/config/load.ts";
 import { EggError } from "../src/errors.ts";
@@ -87,6 +87,58 @@ test("a sample that fails loses no step: the checkpoint is saved before", async 
   expect(await runLoop(plan).catch((error: unknown) => error)).toMatchObject({ kind: "numeric", message: "no sample" });
   expect(readdirSync(join(folder, "checkpoints"))).toEqual(["step-00000002.safetensors"]);
   expect(readLines(folder).map(({ step }) => step)).toEqual([1, 2]);
+});
+
+describe("a start from another model", () => {
+  const first = train("first", { "data.path": "long.txt" });
+  const bpe = train("bpe", { "data.path": "long.txt", "data.tokenizer": "bpe:270" });
+  const exported = run(["export", bpe.folder, "--format", "safetensors", "--out", "hub-bpe"], { cwd });
+
+  test("takes its characters, though the text has fewer, and goes on when that model is gone", () => {
+    cpSync(join(first.folder, "checkpoints", "step-00000003.safetensors"), join(cwd, "start.safetensors"));
+    const values = { "data.path": "short.txt", "model.from": "start.safetensors" };
+    const { folder, summary } = train("second", values);
+    expect([first.summary.tokenizer, summary.tokenizer]).toEqual(["characters (28)", "characters (28)"]);
+    expect(attempt("alone", { "data.path": "short.txt" }).out).toContain('"characters (12)"');
+    rmSync(join(cwd, "start.safetensors"));
+    interrupt(folder);
+    expect(JSON.parse(attempt("second", values).out)).toMatchObject({ status: "finished", tokenizer: "characters (28)", weights_sha256: summary.weights_sha256 });
+  });
+
+  test("that was exported is the same model, to generate, to measure and to start from", () => {
+    expect(run(["export", first.folder, "--format", "safetensors", "--out", "hub"], { cwd }).code).toBe(0);
+    const text = (model: string) => run(["generate", model, "--quiet", "--prompt", "the fox", "--seed", "3"], { cwd });
+    expect(text("hub")).toEqual(text(first.folder));
+    expect(text("hub").code).toBe(0);
+    expect(run(["eval", "hub", "--data", "short.txt", "--json"], { cwd }).code).toBe(0);
+    expect(train("third", { "data.path": "short.txt", "model.from": "hub" }).summary.tokenizer).toBe("characters (28)");
+    expect(train("fourth", { "data.path": "short.txt", "model.from": "hub", "data.tokenizer": "hub/tokenizer.json" }).summary.tokenizer).toBe("characters (28)");
+  });
+
+  test("takes its subwords instead of others that the text would make", () => {
+    for (const [out, word] of [["fifth", "bpe:300"], ["sixth", "characters"]] as const) {
+      expect(train(out, { "data.path": "short.txt", "model.from": bpe.folder, "data.tokenizer": word }).summary.tokenizer).toBe("bpe (270)");
+    }
+  });
+
+  test("is refused where the text has more characters, or its tokens are others, with what to do", () => {
+    const more = attempt("none", { "data.path": "ru.txt", "model.from": first.folder }, "--dry-run");
+    expect(more.code).toBe(3);
+    expect(more.err).toMatch(/\[model\] model\.from .*ru\.txt: "Ж" \(U\+0416\) at byte 0 is not in the vocabulary of 28 characters/);
+    expect(exported.code).toBe(0);
+    const other = attempt("none", { "data.path": "short.txt", "model.from": first.folder, "data.tokenizer": "hub-bpe/tokenizer.json" });
+    expect(other.code).toBe(3);
+    expect(other.err).toContain("its tokens are characters (28), this run's are bpe (270), and not the same");
+    expect(other.err).toMatch(/data\.tokenizer=characters takes .* egg export .*first.* --format safetensors/);
+    expect(existsSync(join(cwd, "none"))).toBe(false);
+  });
+
+  test("on a token file: the tokens must be the same, whatever the preset says", () => {
+    const tokenize = (tokenizer: string, out: string) => run(["data", "tokenize", "--data", "short.txt", "--tokenizer", tokenizer, "--out", out], { cwd }).code;
+    expect([tokenize("hub-bpe/tokenizer.json", "same.tokens"), tokenize("bpe:300", "other.tokens")]).toEqual([0, 0]);
+    expect(train("seventh", { "data.path": "same.tokens", "model.from": bpe.folder }).summary.tokenizer).toBe("bpe (270)");
+    expect(attempt("none", { "data.path": "other.tokens", "model.from": bpe.folder })).toMatchObject({ code: 3, err: expect.stringMatching(/its tokens are bpe \(270\), this run's are bpe \(\d+\)[^]*Make the token file again/) });
+  });
 });
 
 test("a run on a token file tells the tokens that it has, not those that its config asks for", () => {

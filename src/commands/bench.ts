@@ -25,7 +25,7 @@ import { formatCount } from "../report/progress.ts";
 import { colorsFor, createTerminal, writeOut, type Terminal } from "../report/terminal.ts";
 import { helpText, parseArguments, subcommandLine, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { program } from "./program.ts";
-import { openStart } from "./trained.ts";
+import { originFor } from "./start.ts";
 
 const int8Args = {
   quick: { type: "boolean", description: "shorter windows and sequences; only warns where the machine is not steady" },
@@ -264,7 +264,7 @@ async function runStep(argv: string[]): Promise<void> {
   const terminal = createTerminal({ quiet: false });
   const corpus = await openCorpus(config.data.path);
   try {
-    const text = openText(config, corpus, openStart);
+    const text = openText(config, corpus, originFor(null));
     if (text.kind !== "bytes") throw new EggError("usage", `[bench] step: measures trainer.type eggroll-int8, and this config has ${config.trainer.type}.`, { hint: "egg bench train measures training by gradients." });
     const context = openContext(config.device.threads);
     const windows = { windows: 2000, seconds: Math.min(0.5, values.seconds / 4) };

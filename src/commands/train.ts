@@ -27,7 +27,7 @@ import type { Summary } from "../run/summary.ts";
 import { Profiler } from "../tensor/profile.ts";
 import { helpText, parseArguments, wantsHelp, type StrictArgs } from "./arguments.ts";
 import { program } from "./program.ts";
-import { openStart } from "./trained.ts";
+import { originFor } from "./start.ts";
 
 export const args = {
   config: { type: "string", alias: "c", description: "config file (JSON, comments allowed); without it the default preset", valueHint: "FILE" },
@@ -96,12 +96,12 @@ export async function run(argv: string[]): Promise<number> {
     }
 
     // What can be refused is refused before there is a folder.
-    const text = openText(config, corpus, openStart);
+    const saved = values.force ? null : newestCheckpoint(folder);
+    const text = openText(config, corpus, originFor(saved === null ? null : folder));
     const tokenizer = text.kind === "tokens" ? text.tokenizer.name : null;
     if (values.profile && text.kind !== "tokens") throw new EggError("usage", `[train] --profile: tells where the time of trainer.type backprop goes, and this config has ${config.trainer.type}.`, { hint: "egg bench step tells where the time of EGGROLL goes." });
     const profiler = values.profile ? new Profiler() : null;
     const tier = chooseTier();
-    const saved = values.force ? null : newestCheckpoint(folder);
     const prepare = (): { learner: Learner; plan: PeakPlan } => {
       let plan: PeakPlan;
       const learner = createLearner(text, openContext(config.device.threads, tier), (parts, held) => {

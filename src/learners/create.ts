@@ -2,8 +2,8 @@
 // Read next: eggroll-contexts.ts (rule egg), eggroll-int8.ts (the other rules), backprop.ts.
 import { descends, evolves, knobAt, type Config, type ConfigOf, type Rule } from "../config/knobs.ts";
 import { splitCorpus, type Corpus } from "../data/corpus.ts";
-import { openTokenizer, type Tokenizer } from "../data/tokenizer.ts";
-import { openTokens, splitTokens } from "../data/tokens.ts";
+import { isMadeFromText, openTokenizer, tokenizerFrom, type Tokenizer } from "../data/tokenizer.ts";
+import { openTokens, splitTokens, type Tokens } from "../data/tokens.ts";
 import { EggError } from "../errors.ts";
 import type { Context } from "../native/machine.ts";
 import type { Profiler } from "../tensor/profile.ts";
@@ -18,12 +18,19 @@ export type RunText = { prompt: Uint8Array } & (
   | (TokenText & { kind: "tokens"; config: ConfigOf<"backprop"> })
 );
 
+/** Reads what model.from names. */
+export interface Origin {
+  /** Its tokenizer; null where nothing says which that is. */
+  tokenizer(from: string): Tokenizer | null;
+  /** Its weights, for a model with this tokenizer. */
+  weights(from: string, tokenizer: Tokenizer): Start;
+}
+
 /**
  * Cuts a run's text as its config says.
- * @param openStart reads the weights that model.from names, for a model with this tokenizer
  * @throws EggError("data") where it is too short for the config, or the tokenizer does not go with it; "usage" where run.prompt does not
  */
-export function openText(config: Config, corpus: Corpus, openStart: (from: string, tokenizer: Tokenizer) => Start): RunText {
+export function openText(config: Config, corpus: Corpus, origin: Origin): RunText {
   if (evolves(config)) {
     const text = splitCorpus(corpus, config.data.validation);
     if (byContexts(config)) requireContextsText(config, text.train);
@@ -31,11 +38,32 @@ export function openText(config: Config, corpus: Corpus, openStart: (from: strin
     return { kind: "bytes", config, ...text, prompt: new TextEncoder().encode(config.run.prompt) };
   }
   if (!descends(config)) throw new RangeError(`no learner ${config.trainer.type}`);
-  const tokenizer = openTokenizer(config.data.tokenizer, corpus);
-  const text = splitTokens(openTokens(corpus, tokenizer), config.data.validation);
-  requireTokens(config, text.train);
   const { from } = config.model;
-  return { kind: "tokens", config, ...text, tokenizer, start: from === "none" ? null : () => openStart(from, tokenizer), prompt: promptOf(config, tokenizer) };
+  const tokenizer = from === "none" ? openTokenizer(config.data.tokenizer, corpus) : tokenizerToGoOn(config, corpus, origin);
+  const text = splitTokens(from === "none" ? openTokens(corpus, tokenizer) : tokensToGoOn(from, corpus, tokenizer), config.data.validation);
+  requireTokens(config, text.train);
+  return { kind: "tokens", config, ...text, tokenizer, start: from === "none" ? null : () => origin.weights(from, tokenizer), prompt: promptOf(config, tokenizer) };
+}
+
+/** That of model.from, which takes the place of one that would be made from the text. */
+function tokenizerToGoOn({ data, model: { from } }: ConfigOf<"backprop">, corpus: Corpus, origin: Origin): Tokenizer {
+  const theirs = origin.tokenizer(from);
+  const made = isMadeFromText(data.tokenizer);
+  if (theirs !== null && made && corpus.tokenFile === undefined) return theirs;
+  const ours = made && corpus.tokenFile !== undefined ? tokenizerFrom(corpus.tokenFile.definition) : openTokenizer(data.tokenizer, corpus);
+  if (theirs === null || theirs.hash === ours.hash) return ours;
+  const file = `egg export ${from} --format safetensors --out DIR writes its tokenizer.json`;
+  throw new EggError("data", `[model] model.from ${from}: its tokens are ${theirs.name}, this run's are ${ours.name}, and not the same.`, {
+    hint: corpus.tokenFile === undefined ? `data.tokenizer=characters takes the tokens of that model, whatever they are; ${file}.` : `Make the token file again with those tokens: ${file}.`,
+  });
+}
+
+function tokensToGoOn(from: string, corpus: Corpus, tokenizer: Tokenizer): Tokens {
+  try {
+    return openTokens(corpus, tokenizer);
+  } catch (cause) {
+    throw lacking(cause, "data", `[model] model.from ${from}: its tokens are not enough for ${corpus.name}`, "Leave such characters out of the text, or train without model.from.");
+  }
 }
 
 /** run.prompt; where that is left at its default and the vocabulary lacks some of it, the beginning of a text. */
