@@ -213,6 +213,29 @@ describe("layers", () => {
     expect(fileProblems('{"preset": 5}')).toEqual(['egg.json:1:12 preset: found 5, allowed "egg", "egg.c", "nano-egg", "gpt-nano", "gpt2", "llama-tiny", "llama-small", "llama-medium" or "llama-shakespeare"']);
   });
 
+  test("a preset that is not named follows from trainer.type, or else from model.type", () => {
+    for (const [sets, source] of [[["model.type=gpt"], "model.type"], [["trainer.type=backprop"], "trainer.type"], [["trainer.type=backprop", "model.type=gpt"], "trainer.type"]] as const) {
+      const { config, sources } = loadConfig({ sets });
+      expect(config).toEqual(presetConfig("gpt-nano"));
+      expect(sources.get("preset")).toBe(source);
+      expect(sources.get("run.steps")).toBe("preset gpt-nano");
+    }
+    expect(loadConfig({ file: write('{"model": {"type": "llama"}}'), sets: ["run.steps=3"] }).config).toMatchObject({ preset: "gpt-nano", model: { type: "llama", width: 128 }, trainer: { learning_rate: 0.004 }, run: { steps: 3 } });
+    expect(loadConfig({ sets: ["trainer.type=eggroll-int8"] }).config).toEqual(presetConfig("egg"));
+    expect(loadConfig({ sets: ["preset=gpt2", "model.type=llama"] }).config.preset).toBe("gpt2");
+  });
+
+  test("a preset for another trainer.type is refused, with those to take", () => {
+    const gradients = 'take preset "gpt-nano", "gpt2", "llama-tiny", "llama-small", "llama-medium" or "llama-shakespeare"';
+    expect(fileProblems('{"preset": "egg", "trainer": {"type": "backprop", "batch": 2}}')).toEqual([`egg.json:1:39 trainer.type: found "backprop", but preset "egg" is for trainer.type eggroll-int8; ${gradients}`]);
+    expect(problems(() => loadConfig({ sets: ["preset=gpt-nano", "trainer.type=eggroll-int8"] }))).toEqual(['--set trainer.type=eggroll-int8: found "eggroll-int8", but preset "gpt-nano" is for trainer.type backprop; take preset "egg", "egg.c" or "nano-egg"']);
+    expect(problems(() => loadConfig({ sets: ["preset=egg", "model.type=gpt", "trainer.batch=2"] }))).toEqual([
+      '--set trainer.batch=2: only for trainer.type backprop, and trainer.type is "eggroll-int8"',
+      '--set model.type=gpt: found "gpt", allowed with trainer.type eggroll-int8 "egg"; preset=gpt-nano trains one',
+    ]);
+    expect(problems(() => loadConfig({ sets: ["trainer.type=eggroll-int8", "model.type=gpt"] }))).toEqual(['--set model.type=gpt: found "gpt", allowed with trainer.type eggroll-int8 "egg"; preset=gpt-nano trains one']);
+  });
+
   test("--set reads values by the knob's kind", () => {
     const set = (...sets: string[]) => loadConfig({ sets }).config;
     expect(set("data.validation=.25", "run.steps=1e3", "run.prompt=a=b", "run.out=007")).toMatchObject({ data: { validation: 0.25 }, run: { steps: 1000, prompt: "a=b", out: "007" } });

@@ -46,6 +46,8 @@ describe("schema, init and saved texts", () => {
     { preset: "gpt-nano" }, { preset: "gpt-nano", trainer: { type: "eggroll-int8" } }, { preset: "gpt-nano", trainer: { type: "eggroll-int8" }, model: { type: "egg" } }, { trainer: { type: "backprop" } },
     { preset: "gpt-nano", trainer: { type: "eggroll-int8", population: 32, sequence: 8 }, model: { type: "egg" }, data: { tokenizer: "bytes" } }, { trainer: { type: "backprop" }, model: { type: "llama" } },
     { preset: "gpt-nano", trainer: { rule: "egg" } }, { preset: "llama-tiny", trainer: { population: 4 } }, { model: { type: "gpt" } }, { data: { tokenizer: "characters" } }, { preset: "gpt2", data: { tokenizer: "x" } },
+    { model: { type: "llama" }, trainer: { batch: 2 } }, { preset: "egg", model: { type: "gpt" } }, { preset: "egg", trainer: { type: "backprop" }, model: { type: "gpt" } }, { model: { type: "gpt" }, trainer: { type: "eggroll-int8" } },
+    { model: { type: "egg" }, trainer: { type: "backprop" } }, { model: { type: "gpt" }, trainer: { rule: "egg.c" } }, { trainer: { type: "backprop", population: 4 } }, { model: { type: "gpt" }, data: { tokenizer: "bpe:9" } },
     { preset: "egg.c", trainer: { population: 48 } }, { trainer: { rule: "egg.c", population: 48 } }, { trainer: { rule: "nano-egg" } },
   ];
 

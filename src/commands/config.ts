@@ -3,7 +3,7 @@
 import fs from "node:fs";
 import { defineCommand, type CommandDef } from "citty";
 import { initText } from "../config/init.ts";
-import { effectiveConfigText, loadConfig } from "../config/load.ts";
+import { effectiveConfigText, loadConfig, sourcesText, type Loaded } from "../config/load.ts";
 import { defaultPreset, isPreset, presets } from "../config/presets.ts";
 import { configSchema } from "../config/schema.ts";
 import { EggError } from "../errors.ts";
@@ -11,9 +11,13 @@ import { createTerminal, writeOut } from "../report/terminal.ts";
 import { errorCode, ioError } from "../run/files.ts";
 import { helpText, parseArguments, subcommandLine, wantsHelp, type StrictArgs } from "./arguments.ts";
 
-const sources = {
+const layers = {
   config: { type: "string", alias: "c", description: "config file", valueHint: "FILE" },
   set: { type: "string", description: "set one knob, such as trainer.population=64", valueHint: "PATH=VALUE", repeated: true },
+} satisfies StrictArgs;
+const showArgs = {
+  ...layers,
+  sources: { type: "boolean", description: "tell of each value where it comes from" },
 } satisfies StrictArgs;
 const initArgs = {
   file: { type: "positional", description: "file to write", default: "egg.json" },
@@ -23,8 +27,8 @@ const initArgs = {
 
 export const commands: Record<string, { help: string; args: StrictArgs; run: (argv: string[]) => void }> = {
   init: { help: "write a config file with every knob explained", args: initArgs, run: init },
-  show: { help: "print the effective config", args: sources, run: (argv) => void writeOut(effectiveConfigText(load("config show", argv))) },
-  check: { help: "check a config and say nothing more than whether it is good", args: sources, run: check },
+  show: { help: "print the effective config", args: showArgs, run: show },
+  check: { help: "check a config and say nothing more than whether it is good", args: layers, run: check },
   schema: { help: "print the JSON schema of the config", args: {}, run: schema },
 };
 
@@ -42,13 +46,18 @@ export async function run(argv: string[]): Promise<number> {
   return 0;
 }
 
-function load(command: string, argv: string[]) {
-  const { values, repeated } = parseArguments(command, sources, argv);
-  return loadConfig({ ...(values.config === undefined ? {} : { file: values.config }), sets: repeated.set }).config;
+function load({ values, repeated }: { values: { config: string | undefined }; repeated: { set: string[] } }): Loaded {
+  return loadConfig({ ...(values.config === undefined ? {} : { file: values.config }), sets: repeated.set });
+}
+
+function show(argv: string[]): void {
+  const parsed = parseArguments("config show", showArgs, argv);
+  const loaded = load(parsed);
+  writeOut(parsed.values.sources ? sourcesText(loaded) : effectiveConfigText(loaded.config));
 }
 
 function check(argv: string[]): void {
-  load("config check", argv);
+  load(parseArguments("config check", layers, argv));
   createTerminal({ quiet: false }).success("the config is good");
 }
 

@@ -4,6 +4,7 @@
 
 import { alternatives, methodOf, type Config, type KnobPath, type Method, type Rule } from "./knobs.ts";
 import { nearest } from "./nearest.ts";
+import { gradientPreset, learnsByGradients } from "./presets.ts";
 
 /** Largest magnitude of an int8 weight or activation (never -128), and of one perturbation value. */
 const int8 = 127;
@@ -61,7 +62,8 @@ export const bounds: readonly Bound[] = [
       const value = path === "model.type" ? config.model.type : config.data.tokenizer;
       if (words === undefined || words.includes(value)) return undefined;
       const near = nearest(value, words);
-      return `found ${JSON.stringify(value)}, allowed with trainer.type ${config.trainer.type} ${alternatives(words)}${near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`}`;
+      const hint = path === "model.type" && learnsByGradients(value) ? `; preset=${gradientPreset} trains one` : near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`;
+      return `found ${JSON.stringify(value)}, allowed with trainer.type ${config.trainer.type} ${alternatives(words)}${hint}`;
     },
   })),
   {

@@ -30,7 +30,7 @@ const ownOr = ["auto", "on", "off"] as const;
 const every = { kind: "integer", min: 0, max: 1_000_000_000, unit: "steps" } as const;
 
 export const knobs = [
-  { path: "preset", kind: "string", form: "text", default: "egg", help: "named set of defaults that this config starts from" },
+  { path: "preset", kind: "string", form: "text", default: "egg", help: "named set of defaults that this config starts from; without one, gpt-nano where trainer.type is backprop or model.type is gpt or llama" },
 
   { path: "data.path", kind: "string", form: "path", default: "builtin:fables", help: "file to learn from, or a built-in corpus" },
   { path: "data.tokenizer", kind: "string", form: "path", default: "bytes", help: "how the text is cut into tokens: bytes, characters (those of the text), bpe:N (up to N, learned from the text), or the path of a tokenizer.json" },
@@ -66,7 +66,7 @@ export const knobs = [
   { path: "trainer.population", ...evolution, kind: "integer", min: 2, max: 1_048_576, multipleOf: 2, default: 128, unit: "members", help: "members a step, in mirrored pairs" },
   { path: "trainer.sequence", ...evolution, kind: "integer", min: 1, max: 1_048_576, default: 256, unit: "tokens", help: "tokens that each member reads a step" },
   { path: "trainer.sigma_shift", ...evolution, kind: "integer", min: 0, max: 8, default: 4, help: "each one more halves the size of the perturbation" },
-  { path: "trainer.learning_rate", only: ["egg", "backprop"], kind: "number", min: 1e-6, max: 16, default: 0.5, help: "rule egg: how far a reading moves a row, in 1/16 bit a unit of gradient, falling in a straight line to 0 at the end; backprop: the highest of the schedule" },
+  { path: "trainer.learning_rate", only: ["egg", "backprop"], kind: "number", min: 1e-6, max: 16, default: 0.5, help: "rule egg: how far a reading moves a row, in 1/16 bit a unit of gradient, falling in a straight line to 0 at the end; backprop: the highest of the schedule, which each preset sets" },
   { path: "trainer.decay_shift", ...own, kind: "integer", min: 0, max: 30, default: 9, help: "weights lose this power of two's part every 262,144 positions; each one more halves it, 0 = never" },
   { path: "trainer.threshold", only: "egg.c", kind: "integer", min: 0, max: 2_147_483_647, default: 160, help: "votes that a weight needs before it moves by one" },
   { path: "trainer.alpha", ...nano, kind: "number", min: 1e-9, max: 64, default: 4, help: "share of the weights that would move by chance alone; above 1 it falls from all, the faster the larger" },

@@ -1,4 +1,5 @@
-// Loads the config: defaults < preset < file < EGG_SET < --set < flags, every problem of every layer reported at once.
+// Loads the config: defaults < preset < file < EGG_SET < --set < flags, every problem of every layer reported at once. A preset that is
+// not named follows from trainer.type and model.type (startingPreset).
 // Not here: what a knob is (knobs.ts), how JSONC is read (jsonc.ts), or the run's name (a flag, not a config key).
 // Read next: src/commands, which call this, and schema.ts.
 
@@ -7,16 +8,16 @@ import { resolve } from "node:path";
 import { EggError } from "../errors.ts";
 import { bounds } from "./bounds.ts";
 import { longestFile, parseJsonc, type JsonNode, type Place } from "./jsonc.ts";
-import { accepts, appliesTo, found, knobAt, knobs, methodOf, methods, numberFromText, onlyFor, sections, setAt, valueAt, withoutStrangers, type Config, type Knob, type KnobPath, type KnobValue } from "./knobs.ts";
+import { accepts, appliesTo, found, knobAt, knobs, methodOf, methods, numberFromText, onlyFor, rules, sections, setAt, valueAt, withoutStrangers, type Config, type Knob, type KnobPath, type KnobValue } from "./knobs.ts";
 import { nearest } from "./nearest.ts";
-import { allowedFor, choicesOf, defaultPreset, isPreset, presets, presetValues } from "./presets.ts";
+import { allowedFor, choicesOf, defaultPreset, isPreset, presetMisfit, presets, presetValues, startingPreset } from "./presets.ts";
 
 /** Values that came from options of their own, such as { "run.out": { flag: "--out", value: "here" } }; undefined values are left out. */
 export type Flags = { [P in KnobPath]?: { flag: string; value: KnobValue<P> | undefined } };
 
 export interface Loaded {
   config: Config;
-  /** Where each value came from: "default", "preset egg.c", "egg.json:7:15", "EGG_SET run.seed=2", "--set run.seed=2", "--out". */
+  /** Where each value came from: "default", "preset egg.c", a preset that is not named itself from "model.type", "egg.json:7:15", "EGG_SET run.seed=2", "--set run.seed=2", "--out". */
   sources: Map<KnobPath, string>;
 }
 
@@ -65,13 +66,16 @@ export function loadConfig(options: { file?: string; bytes?: Uint8Array; sets?: 
   const known = (methods as readonly unknown[]).includes(method); // another is reported above
   for (const { path, label } of settings) {
     const knob = knobAt(path)!;
-    if (known && !appliesTo(knob, method)) problems.push(`${label}: ${onlyFor(knob)}, and ${trainer.type === "eggroll-int8" ? `trainer.rule is ${found(trainer.rule)}` : `trainer.type is ${found(trainer.type)}`}`);
+    if (known && !appliesTo(knob, method)) problems.push(`${label}: ${onlyFor(knob)}, and ${trainer.type === "eggroll-int8" && rules.some((rule) => appliesTo(knob, rule)) ? `trainer.rule is ${found(trainer.rule)}` : `trainer.type is ${found(trainer.type)}`}`);
   }
-  for (const { path, problem } of bounds) {
+  const labelOf = (path: KnobPath): string => settings.findLast((setting) => setting.path === path)?.label ?? `${loaded.sources.get(path)} ${path}`;
+  const misfit = presetMisfit(loaded.config);
+  if (misfit !== undefined) problems.push(`${labelOf("trainer.type")}: ${misfit}`);
+  // Bounds that the values of such a preset break would only be noise.
+  for (const { path, problem } of misfit === undefined ? bounds : []) {
     if (typeof valueAt(loaded.config, path) !== typeof knobAt(path)!.default) continue; // reported above, or another method's
     const text = problem(loaded.config);
-    const label = settings.findLast((setting) => setting.path === path)?.label ?? `${loaded.sources.get(path)} ${path}`;
-    if (text !== undefined) problems.push(`${label}: ${text}`);
+    if (text !== undefined) problems.push(`${labelOf(path)}: ${text}`);
   }
   if (problems.length > 0) {
     const hint = missing ? "egg config init writes a config file to start from" : "egg config init shows every key and what it allows";
@@ -81,13 +85,14 @@ export function loadConfig(options: { file?: string; bytes?: Uint8Array; sets?: 
 }
 
 function merge(settings: readonly Setting[]): Loaded {
-  const named = settings.findLast(({ path }) => path === "preset")?.value;
-  const name = isPreset(named) ? named : defaultPreset;
+  const given = (path: KnobPath): unknown => settings.findLast((setting) => setting.path === path)?.value;
+  const name = startingPreset(given("preset"), given("trainer.type"), given("model.type"));
   const config = presetValues(name);
   const sources = new Map<KnobPath, string>();
   for (const { path } of knobs) {
     sources.set(path, path !== "preset" && valueAt({ ...presets[name]!.values }, path) !== undefined ? `preset ${name}` : "default");
   }
+  if (name !== defaultPreset) sources.set("preset", given("trainer.type") === undefined ? "model.type" : "trainer.type");
   for (const { path, value, source } of settings) {
     setAt(config, path, value);
     sources.set(path, source);
@@ -192,6 +197,13 @@ function readFile(file: string): Uint8Array {
 /** The config as people read it and as the run folder keeps it: JSON, sections and keys in table order, a newline at the end. */
 export function effectiveConfigText(config: Config): string {
   return `${JSON.stringify(ordered(config, knobs.map((knob) => knob.path)), null, 2)}\n`;
+}
+
+/** Every value with where it came from: plain text in columns, one line a knob. */
+export function sourcesText({ config, sources }: Loaded): string {
+  const rows = [...sources].map(([path, source]) => [path, JSON.stringify(valueAt(config, path)), source] as const);
+  const width = (column: 0 | 1): number => Math.max(...rows.map((row) => row[column].length));
+  return rows.map(([path, value, source]) => `${path.padEnd(width(0))}  ${value.padEnd(width(1))}  ${source}\n`).join("");
 }
 
 /** The config as it is hashed: compact JSON, sections and keys in ascending order, so that moving a table row changes no hash. */

@@ -74,8 +74,33 @@ export const presets: Readonly<Record<string, Preset>> = {
   "llama-shakespeare": llama("6 layers x 256", { layers: 6, width: 256, heads: 8, feed_forward_width: 512, block: 512 }, 2048, 8),
 };
 
-/** The preset of a config that names none; the table of knobs says which. */
+/** The preset of a config that names none and asks for no gradients; the table of knobs says which. */
 export const defaultPreset: string = defaultConfig().preset;
+/** The preset of a config that names none, and that asks for gradients by its trainer.type or else by its model.type. */
+export const gradientPreset = "gpt-nano";
+
+/** What a config starts from that has these values, each undefined where it is left out. */
+export function startingPreset(preset: unknown, trainerType: unknown, modelType: unknown): string {
+  if (isPreset(preset)) return preset;
+  return (trainerType ?? (learnsByGradients(modelType) ? "backprop" : undefined)) === "backprop" ? gradientPreset : defaultPreset;
+}
+
+/** Whether models of this type learn by trainer.type backprop. */
+export function learnsByGradients(modelType: unknown): boolean {
+  return modelType === "gpt" || modelType === "llama";
+}
+
+/** Names of the presets for a trainer.type. */
+export function presetsFor(trainerType: string): string[] {
+  return Object.keys(presets).filter((name) => presetValues(name).trainer.type === trainerType);
+}
+
+/** What is wrong with a config whose trainer.type is not that of its preset, whose rate and length mean nothing to it; undefined where it fits. */
+export function presetMisfit({ preset, trainer: { type } }: Config): string | undefined {
+  const fitting = presetsFor(type);
+  if (!isPreset(preset) || fitting.length === 0 || fitting.includes(preset)) return undefined;
+  return `found "${type}", but preset "${preset}" is for trainer.type ${presetValues(preset).trainer.type}; take preset ${alternatives(fitting)}`;
+}
 
 /** Whether there is a preset of that name. */
 export function isPreset(name: unknown): name is string {

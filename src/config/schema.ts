@@ -4,7 +4,7 @@
 
 import { bounds, limitsOf, type WrongValue } from "./bounds.ts";
 import { appliesTo, knobs, longest, methods, onlyFor, sections, valueAt, type Knob, type KnobPath, type Method } from "./knobs.ts";
-import { defaultPreset, presets, presetValues } from "./presets.ts";
+import { defaultPreset, gradientPreset, presets, presetsFor, presetValues } from "./presets.ts";
 
 type JsonSchema = { [key: string]: unknown };
 
@@ -32,6 +32,7 @@ export function configSchema(): JsonSchema {
     properties,
     allOf: [
       ...methods.flatMap(methodSchemas),
+      ...["eggroll-int8", "backprop"].map((type): JsonSchema => ({ anyOf: [{ not: named("trainer.type", { const: type }) }, presetIn(presetsFor(type))] })),
       ...bounds.flatMap(({ wrongTogether }) => (wrongTogether === undefined ? [] : [{ not: together(Object.entries(wrongTogether)) }])),
     ],
   };
@@ -80,14 +81,26 @@ function has(method: Method): JsonSchema {
 
 /** Fits a config in which the knob has this value: it names it, or else a preset with it, or none where the default one has it. */
 function knobIs(path: KnobPath, value: string): JsonSchema {
-  const [section = "", name = ""] = path.split(".");
-  const named = (schema: JsonSchema): JsonSchema => ({ required: [section], properties: { [section]: { required: [name], properties: { [name]: schema } } } });
-  return { anyOf: [named({ const: value }), { allOf: [{ not: named({}) }, presetIn(Object.keys(presets).filter((preset) => valueAt(presetValues(preset), path) === value))] }] };
+  return { anyOf: [named(path, { const: value }), { allOf: [{ not: named(path, {}) }, presetIn(Object.keys(presets).filter((preset) => valueAt(presetValues(preset), path) === value))] }] };
 }
 
-/** Fits a config of one of these presets. */
+/** Fits a config that has a value there, and one of this schema. */
+function named(path: KnobPath, schema: JsonSchema): JsonSchema {
+  const [section = "", name = ""] = path.split(".");
+  return { required: [section], properties: { [section]: { required: [name], properties: { [name]: schema } } } };
+}
+
+/** Fits a config that starts from one of these presets: it names it, or names none and asks for gradients, or for none, as the one does. */
 function presetIn(names: readonly string[]): JsonSchema {
-  return { properties: { preset: { enum: names } }, ...(names.includes(defaultPreset) ? {} : { required: ["preset"] }) };
+  const gradients = { anyOf: [named("trainer.type", { const: "backprop" }), { allOf: [{ not: named("trainer.type", {}) }, named("model.type", { enum: ["gpt", "llama"] })] }] };
+  const unnamed = (asked: JsonSchema): JsonSchema => ({ allOf: [{ not: { required: ["preset"] } }, asked] });
+  return {
+    anyOf: [
+      { required: ["preset"], properties: { preset: { enum: names } } },
+      ...(names.includes(gradientPreset) ? [unnamed(gradients)] : []),
+      ...(names.includes(defaultPreset) ? [unnamed({ not: gradients })] : []),
+    ],
+  };
 }
 
 function knobSchema(knob: Knob): JsonSchema {
