@@ -8,7 +8,7 @@ import type { ConfigOf } from "../src/config/knobs.ts";
 import { tokenizerFrom } from "../src/data/tokenizer.ts";
 import { seededRandom } from "../src/models/sampling.ts";
 import { bytesNow, elements, piecesOf, type SavedTensor, type TensorEntry } from "../src/models/tensors.ts";
-import { foreignShape, shapeOfTensors, startTransformer } from "../src/models/transformer-foreign.ts";
+import { expectSizes, foreignShape, shapeOfTensors, startTransformer } from "../src/models/transformer-foreign.ts";
 import { hubFiles } from "../src/models/transformer-hub.ts";
 import { saveTransformer } from "../src/models/transformer-names.ts";
 import { knobsOfShape, shapeOfConfig, transformerParameters, transformerShape } from "../src/models/transformer-shape.ts";
@@ -129,8 +129,9 @@ test("a start from scaled frequencies is refused where the run has others, with 
   const plain = transformerShape({ family: "llama", vocabulary: 31, layers: 2, width: 12, heads: 4, kvHeads: 2, feedForward: 20, block: 32, headWidth: 8, tied: false });
   const model = new Transformer(plain, { empty: true });
   expect(failure(() => startTransformer(model, { shape, tensors: weightsFor(10), where: "a/folder" })).message).toBe(
-    "[checkpoint] a/folder: headWidth is 10, this model has 8; ropeFactor is 8, this model has 1; ropeOriginal is 16, this model has 0.",
+    "[checkpoint] a/folder: model.head_width is 10, this run has 8; model.rope_factor is 8, this run has 1; model.rope_original is 16, this run has 0.",
   );
+  expect(failure(() => startTransformer(model, { shape, tensors: weightsFor(10), where: "a/folder" })).hint).toBe("Give this run its settings: --set model.head_width=10 --set model.rope_factor=8 --set model.rope_original=16");
   model.release();
 });
 
@@ -145,13 +146,37 @@ test.each([
   [scaling({ type: "dynamic", factor: 2 }), 'c, rope_scaling: type is "dynamic", allowed "default" or "linear" or "llama3".'],
   [scaling({ rope_type: "yarn", factor: 2 }), 'c, rope_scaling: rope_type is "yarn", allowed "default" or "linear" or "llama3".'],
   [{ ...common, rope_parameters: { rope_type: "longrope", long_factor: [1], short_factor: [1] } }, 'c, rope_parameters: rope_type is "longrope", allowed'],
-  [scaling({ rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4 }), "c, rope_scaling: original_max_position_embeddings is null, allowed a number above 0."],
+  [scaling({ rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4 }), "c, rope_scaling: original_max_position_embeddings is null, allowed a whole number from 1 to 1000000000."],
   [scaling({ rope_type: "llama3", ...llama3, high_freq_factor: 1 }), "ropeLow and ropeHigh are 1 and 1, expected two rising numbers from 0"],
   [scaling({ rope_type: "linear", factor: 0.5 }), "ropeFactor is 0.5, expected a number from 1"],
-  [scaling({ type: "linear" }), "c, rope_scaling: factor is null, allowed a number above 0."],
+  [scaling({ type: "linear" }), "c, rope_scaling: factor is null, allowed a number above 0, at most 1000000."],
   [scaling({ rope_type: "default", partial_rotary_factor: 0.5 }), "c, rope_scaling: partial_rotary_factor is 0.5, allowed 1."],
   [{ ...common, partial_rotary_factor: 0.25 }, "c: partial_rotary_factor is 0.25, allowed 1."],
   [{ ...common, rope_scaling: "linear" }, "c, rope_scaling: not a JSON object."],
   [{ ...common, head_dim: 7 }, "rope needs heads of an even width, found 7"],
-  [{ ...common, head_dim: 2.5 }, "headWidth is 2.5, expected a whole number from 1"],
+  [{ ...common, head_dim: 2.5 }, "c: head_dim is 2.5, allowed a whole number from 1 to 4096."],
 ] as [object, string][])("refused: %#", (config, words) => expect(failure(() => foreignShape(config, "c")).message).toContain(words));
+
+test.each([
+  [{ ...common, num_hidden_layers: 1_000_000_000 }, "num_hidden_layers is 1000000000, allowed a whole number from 1 to 1024."],
+  [{ ...common, vocab_size: 2 ** 50 }, "vocab_size is 1125899906842624, allowed a whole number from 1 to 16777216."],
+  [{ ...common, hidden_size: 1e12 }, "hidden_size is 1000000000000, allowed a whole number from 1 to 16384."],
+  [{ ...common, intermediate_size: 1e300 }, "intermediate_size is 1e+300, allowed a whole number from 1 to 65536."],
+  [{ ...common, num_attention_heads: "4" }, 'num_attention_heads is "4", allowed a whole number from 1 to 1024.'],
+  [{ ...common, num_key_value_heads: 0 }, "num_key_value_heads is 0, allowed a whole number from 1 to 1024."],
+  [{ ...common, max_position_embeddings: 1e9 }, "max_position_embeddings is 1000000000, allowed a whole number from 1 to 16777216."],
+  [{ ...common, rope_theta: 1e30 }, "rope_theta is 1e+30, allowed a number above 0, at most 100000000."],
+  [{ model_type: "gpt2", vocab_size: 9, n_embd: 4, n_head: 2, n_layer: 1e15 }, "n_layer is 1000000000000000, allowed a whole number from 1 to 1024."],
+] as [object, string][])("a size beyond all models is refused before a list of tensors is made: %#", (config, words) => expect(failure(() => foreignShape(config, "c")).message).toContain(words));
+
+test("sizes of a config.json that are not those of the tensors are named, with the fields", () => {
+  const weights = weightsFor(8);
+  const shape = foreignShape({ ...common, head_dim: 8 }, "c");
+  expectSizes(shape, weights, "c");
+  const error = failure(() => expectSizes({ ...shape, vocabulary: 40, layers: 1000 }, weights, "f/config.json"));
+  expect(error.message).toBe("[checkpoint] f/config.json: vocab_size is 40, the tensors have 31; num_hidden_layers is 1000, the tensors have 2.");
+  const folder = freshFolder("foreign-sizes");
+  writeFileSync(join(folder, "config.json"), JSON.stringify({ ...common, head_dim: 8, vocab_size: 40 }));
+  writeFileSync(join(folder, "model.safetensors"), Buffer.concat(encodeSafetensors(weights, {}).map((piece) => new Uint8Array(bytesNow(piece)))));
+  expect(failure(() => openForeign(folder))).toMatchObject({ kind: "corrupt", hint: "This config.json belongs to another model. Put the one of these weights there." });
+});

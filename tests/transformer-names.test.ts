@@ -213,7 +213,7 @@ describe("saved and loaded", () => {
   test("a start from another model's weights is refused where they would compute something else", () => {
     const { shape, tensors } = openForeign(hubFolder("llama"));
     withModel({ ...shape, ropeBase: 10_000, heads: 2, kvHeads: 1, dropout: 0.1 }, (model) => {
-      expect(failure(() => startTransformer(model, { shape, tensors, where: "a/folder" })).message).toBe("[checkpoint] a/folder: heads is 4, this model has 2; kvHeads is 2, this model has 1; ropeBase is 500, this model has 10000.");
+      expect(failure(() => startTransformer(model, { shape, tensors, where: "a/folder" })).message).toBe("[checkpoint] a/folder: model.heads is 4, this run has 2; model.kv_heads is 2, this run has 1; model.rope_base is 500, this run has 10000.");
     });
     withModel({ ...shape, dropout: 0.1, block: 16 }, (model) => startTransformer(model, { shape, tensors, where: "a/folder" }));
   });
@@ -235,7 +235,7 @@ describe("config.json", () => {
     ["another model", { model_type: "mamba" }, 'c: model_type is "mamba", allowed "gpt2" or "llama".'],
     ["the exact gelu", { ...gpt2, activation_function: "gelu" }, 'activation_function is "gelu", allowed "gelu_new" or "gelu_pytorch_tanh" or "relu".'],
     ["biases of attention only", { ...llama, attention_bias: true }, "mlp_bias is false, allowed true, as attention_bias."],
-    ["layers that are none", { ...gpt2, n_layer: "two" }, 'n_layer is "two", allowed a number above 0.'],
+    ["layers that are none", { ...gpt2, n_layer: "two" }, 'n_layer is "two", allowed a whole number from 1 to 1024.'],
     ["no object", [1], "c: not a JSON object."],
     ["heads that do not divide", { ...gpt2, n_head: 3 }, "[checkpoint] c: [transformer] 3 heads do not divide the width 16."],
   ];

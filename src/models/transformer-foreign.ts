@@ -1,9 +1,10 @@
 // The config.json of a model on the Hugging Face hub as a shape: model_type gpt2 and llama, and nothing that computes in
 // another way. Also what the tensors alone tell. Not the files (src/run/foreign.ts). Read next: transformer-names.ts.
+import { knobAt, type KnobPath } from "../config/knobs.ts";
 import { EggError } from "../errors.ts";
 import type { TensorEntry } from "./tensors.ts";
 import { loadTransformer } from "./transformer-names.ts";
-import { checkTransformerShape, unscaled, type TransformerShape } from "./transformer-shape.ts";
+import { checkTransformerShape, knobsOfShape, unscaled, type TransformerShape } from "./transformer-shape.ts";
 import type { Transformer } from "./transformer.ts";
 
 type Tensors = ReadonlyMap<string, Pick<TensorEntry, "shape">>;
@@ -25,6 +26,9 @@ const fixed: Record<"gpt2" | "llama", readonly Fixed[]> = {
     { field: "mlp_bias", allowed: [false, true] },
   ],
 };
+
+/** The most of sizes that have no knob, or whose knob ends below published models. A list of tensors is made for that many layers. */
+const most = { vocabulary: 2 ** 24, layers: 1024, block: 2 ** 24 } as const;
 
 /** A config, read field by field; complaints name the file. */
 class Fields {
@@ -48,9 +52,18 @@ class Fields {
     return Object.hasOwn(this.#values, field) ? this.#values[field] ?? undefined : undefined;
   }
 
-  number(field: string, otherwise?: number): number {
+  /** A number above 0 and at most a knob's, whole where the knob's are; `otherwise` is not held to that. */
+  number(field: string, knob: KnobPath, otherwise?: number): number {
+    const { kind, max } = knobAt(knob) as { kind: string; max: number };
     const value = this.get(field) ?? otherwise;
-    return typeof value === "number" && value > 0 ? value : this.refuse(field, value ?? null, "a number above 0");
+    if (typeof value === "number" && (value === otherwise || (value > 0 && value <= max && (kind === "number" || Number.isInteger(value))))) return value;
+    return this.refuse(field, value ?? null, kind === "number" ? `a number above 0, at most ${max}` : `a whole number from 1 to ${max}`);
+  }
+
+  /** The same where the bound is no knob's. */
+  size(field: string, of: keyof typeof most, otherwise?: number): number {
+    const value = this.get(field) ?? otherwise;
+    return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= most[of] ? (value as number) : this.refuse(field, value ?? null, `a whole number from 1 to ${most[of]}`);
   }
 
   flag(field: string, otherwise: boolean): boolean {
@@ -92,38 +105,63 @@ export function foreignShape(config: unknown, where: string): TransformerShape {
 const gpt = { family: "gpt", norm: "layer", position: "learned", bias: true, dropout: 0, ropeBase: 10_000, ...unscaled, ropePairs: "half" } as const;
 
 function gpt2(fields: Fields): TransformerShape {
-  const [width, heads] = [fields.number("n_embd"), fields.number("n_head")];
+  const [width, heads] = [fields.number("n_embd", "model.width"), fields.number("n_head", "model.heads")];
   return {
-    ...gpt, width, heads, kvHeads: heads, headWidth: width / heads, vocabulary: fields.number("vocab_size"), layers: fields.number("n_layer"), feedForward: fields.number("n_inner", 4 * width),
-    block: fields.number("n_positions", 1024), activation: fields.get("activation_function") === "relu" ? "relu" : "gelu",
-    tied: fields.flag("tie_word_embeddings", true), normEps: fields.number("layer_norm_epsilon", 1e-5),
+    ...gpt, width, heads, kvHeads: heads, headWidth: width / heads, vocabulary: fields.size("vocab_size", "vocabulary"), layers: fields.size("n_layer", "layers"),
+    feedForward: fields.number("n_inner", "model.feed_forward_width", 4 * width), block: fields.size("n_positions", "block", 1024), activation: fields.get("activation_function") === "relu" ? "relu" : "gelu",
+    tied: fields.flag("tie_word_embeddings", true), normEps: fields.number("layer_norm_epsilon", "model.norm_eps", 1e-5),
   };
 }
 
 function llama(fields: Fields): TransformerShape {
-  const [width, heads] = [fields.number("hidden_size"), fields.number("num_attention_heads")];
+  const [width, heads] = [fields.number("hidden_size", "model.width"), fields.number("num_attention_heads", "model.heads")];
   const bias = fields.flag("attention_bias", false);
   if (fields.flag("mlp_bias", false) !== bias) fields.refuse("mlp_bias", !bias, `${bias}, as attention_bias`);
   return {
-    family: "llama", norm: "rms", position: "rope", bias, dropout: 0, width, heads, kvHeads: fields.number("num_key_value_heads", heads), headWidth: fields.number("head_dim", width / heads), ...rope(fields),
-    vocabulary: fields.number("vocab_size"), layers: fields.number("num_hidden_layers"), feedForward: fields.number("intermediate_size"),
-    block: fields.number("max_position_embeddings", 2048), activation: fields.get("hidden_act") === undefined || fields.get("hidden_act") === "silu" ? "swiglu" : "geglu",
-    tied: fields.flag("tie_word_embeddings", false), normEps: fields.number("rms_norm_eps", 1e-6),
+    family: "llama", norm: "rms", position: "rope", bias, dropout: 0, width, heads,
+    kvHeads: fields.number("num_key_value_heads", "model.kv_heads", heads), headWidth: fields.number("head_dim", "model.head_width", width / heads), ...rope(fields),
+    vocabulary: fields.size("vocab_size", "vocabulary"), layers: fields.size("num_hidden_layers", "layers"), feedForward: fields.number("intermediate_size", "model.feed_forward_width"),
+    block: fields.size("max_position_embeddings", "block", 2048), activation: fields.get("hidden_act") === undefined || fields.get("hidden_act") === "silu" ? "swiglu" : "geglu",
+    tied: fields.flag("tie_word_embeddings", false), normEps: fields.number("rms_norm_eps", "model.norm_eps", 1e-6),
   };
 }
 
 /** Newer files have the base and what scales the frequencies in one section, older ones the base outside; rope_scaling goes first, as in the library. */
 function rope(fields: Fields): Pick<TransformerShape, "ropeBase" | "ropePairs" | keyof typeof unscaled> {
   const section = fields.section("rope_scaling") ?? fields.section("rope_parameters");
-  const ropeBase = (section?.get("rope_theta") === undefined ? fields : section).number("rope_theta", 10_000);
+  const ropeBase = (section?.get("rope_theta") === undefined ? fields : section).number("rope_theta", "model.rope_base", 10_000);
   const plain = { ropePairs: "half", ropeBase, ...unscaled } as const;
   if (section === null) return plain;
   section.expect({ field: "partial_rotary_factor", allowed: [1] });
   const type = section.expect({ field: section.get("rope_type") === undefined ? "type" : "rope_type", allowed: ["default", "linear", "llama3"] });
   if (type === "default") return plain;
-  const scaled = { ...plain, ropeFactor: section.number("factor") };
+  const scaled = { ...plain, ropeFactor: section.number("factor", "model.rope_factor") };
   if (type === "linear") return scaled;
-  return { ...scaled, ropeOriginal: section.number("original_max_position_embeddings"), ropeLow: section.number("low_freq_factor"), ropeHigh: section.number("high_freq_factor") };
+  return {
+    ...scaled, ropeOriginal: section.number("original_max_position_embeddings", "model.rope_original"), ropeLow: section.number("low_freq_factor", "model.rope_low"),
+    ropeHigh: section.number("high_freq_factor", "model.rope_high"),
+  };
+}
+
+/** The sizes that tensors by the names of GPT-2 or Llama have; null where they are of neither. */
+function sizesOf(tensors: Tensors): Record<"vocabulary" | "width" | "layers", number> | null {
+  const [gptTable, llamaTable] = [tensors.get("wte.weight") ?? tensors.get("transformer.wte.weight"), tensors.get("model.embed_tokens.weight")];
+  const [vocabulary, width] = (gptTable ?? llamaTable)?.shape ?? [];
+  if (vocabulary === undefined || width === undefined) return null;
+  const pattern = gptTable !== undefined ? /^(?:transformer\.)?h\.(\d+)\./ : /^model\.layers\.(\d+)\./;
+  return { vocabulary, width, layers: [...tensors.keys()].reduce((layers, name) => Math.max(layers, Number(pattern.exec(name)?.[1] ?? -1) + 1), 0) };
+}
+
+/** @throws EggError("corrupt") where the sizes in a config.json are not those of the tensors beside it */
+export function expectSizes(shape: TransformerShape, tensors: Tensors, where: string): void {
+  const found = sizesOf(tensors);
+  if (found === null) return; // expectTransformer names what is missing
+  const wrong = (["vocabulary", "width", "layers"] as const).filter((size) => found[size] !== shape[size]);
+  if (wrong.length === 0) return;
+  const fields = shape.family === "gpt" ? { vocabulary: "vocab_size", width: "n_embd", layers: "n_layer" } : { vocabulary: "vocab_size", width: "hidden_size", layers: "num_hidden_layers" };
+  throw new EggError("corrupt", `[checkpoint] ${where}: ${wrong.map((size) => `${fields[size]} is ${shape[size]}, the tensors have ${found[size]}`).join("; ")}.`, {
+    hint: "This config.json belongs to another model. Put the one of these weights there.",
+  });
 }
 
 /**
@@ -133,21 +171,19 @@ function rope(fields: Fields): Pick<TransformerShape, "ropeBase" | "ropePairs" |
  */
 export function shapeOfTensors(tensors: Tensors, heads: number | null, where: string): TransformerShape {
   const sizes = (name: string): readonly number[] | undefined => (tensors.get(name) ?? tensors.get(`transformer.${name}`))?.shape;
-  const layersOf = (pattern: RegExp): number => Math.max(0, ...[...tensors.keys()].map((name) => Number(pattern.exec(name)?.[1] ?? -1) + 1));
-  const [gptTable, llamaTable] = [sizes("wte.weight"), sizes("model.embed_tokens.weight")];
-  const table = gptTable ?? llamaTable;
-  if (table?.length !== 2) throw new EggError("data", `[checkpoint] ${where}: neither wte.weight of a GPT-2 nor model.embed_tokens.weight of a Llama is among its ${tensors.size} tensors.`);
-  const [vocabulary, width] = table as [number, number];
-  const layers = layersOf(gptTable !== undefined ? /^(?:transformer\.)?h\.(\d+)\./ : /^model\.layers\.(\d+)\./);
+  const found = sizesOf(tensors);
+  if (found === null) throw new EggError("data", `[checkpoint] ${where}: neither wte.weight of a GPT-2 nor model.embed_tokens.weight of a Llama is among its ${tensors.size} tensors.`);
+  const { vocabulary, width, layers } = found;
+  const isGpt = sizes("wte.weight") !== undefined;
   if (heads === null) {
     throw new EggError("data", `[checkpoint] ${where}: no config.json lies beside it. Its tensors tell the vocabulary (${vocabulary.toLocaleString("en-US")}), the width (${width}) and the layers (${layers}), but not the number of heads.`, {
-      hint: "Put the model's config.json beside it, or say the number of heads.",
+      hint: "Put the model's config.json beside it.",
     });
   }
   const tied = sizes("lm_head.weight") === undefined;
   const rows = (name: string): number => sizes(`model.layers.0.${name}.weight`)?.[0] ?? 0;
-  const headWidth = gptTable !== undefined ? width / heads : rows("self_attn.q_proj") / heads;
-  const shape: TransformerShape = gptTable !== undefined
+  const headWidth = isGpt ? width / heads : rows("self_attn.q_proj") / heads;
+  const shape: TransformerShape = isGpt
     ? { ...gpt, vocabulary, width, layers, heads, kvHeads: heads, headWidth, tied, feedForward: sizes("h.0.mlp.c_fc.weight")?.[1] ?? 0, block: sizes("wpe.weight")?.[0] ?? 0, activation: "gelu", normEps: 1e-5 }
     : {
       family: "llama", norm: "rms", position: "rope", dropout: 0, ropeBase: 10_000, ...unscaled, ropePairs: "half", normEps: 1e-5, activation: "swiglu", block: 2048, vocabulary, width, layers, heads, headWidth, tied,
@@ -164,12 +200,14 @@ export function shapeOfTensors(tensors: Tensors, heads: number | null, where: st
  * @throws EggError("data") where the other model computes something else, naming each difference; "corrupt" where tensors do not fit
  */
 export function startTransformer(model: Transformer, { shape, tensors, where }: { shape: TransformerShape; tensors: ReadonlyMap<string, TensorEntry>; where: string }): void {
-  const free = ["dropout", ...(shape.position === "learned" ? [] : ["block"]), ...(shape.position === "rope" ? [] : ["ropeBase", "ropePairs", ...Object.keys(unscaled)])];
-  const differences = (Object.keys(shape) as (keyof TransformerShape)[]).filter((key) => !free.includes(key) && shape[key] !== model.shape[key]);
+  const scaling = Object.keys(unscaled) as (keyof typeof unscaled)[];
+  const free: (keyof TransformerShape)[] = ["dropout", ...(shape.position === "learned" ? [] : ["block" as const]), ...(shape.position === "rope" ? [] : ["ropeBase" as const, "ropePairs" as const, ...scaling])];
+  const wanted = { ...shape, ...Object.fromEntries(free.map((key) => [key, model.shape[key]])) };
+  const here: Record<string, unknown> = knobsOfShape(model.shape);
+  const knobs = Object.entries(knobsOfShape(wanted)).filter(([name, value]) => value !== here[name]);
+  const differences = [...knobs.map(([name, value]) => `model.${name} is ${value}, this run has ${here[name]}`), ...(["vocabulary", "ropePairs"] as const).flatMap((key) => (wanted[key] === model.shape[key] ? [] : [`${key} is ${wanted[key]}, this run has ${model.shape[key]}`]))];
   if (differences.length > 0) {
-    throw new EggError("data", `[checkpoint] ${where}: ${differences.map((key) => `${key} is ${shape[key]}, this model has ${model.shape[key]}`).join("; ")}.`, {
-      hint: "Make the model with the settings of the one that it is to start from.",
-    });
+    throw new EggError("data", `[checkpoint] ${where}: ${differences.join("; ")}.`, { hint: knobs.length === 0 ? "Start from another model." : `Give this run its settings: ${knobs.map(([name, value]) => `--set model.${name}=${value}`).join(" ")}` });
   }
   loadTransformer(model, tensors);
 }

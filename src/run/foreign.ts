@@ -4,7 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { EggError } from "../errors.ts";
 import type { TensorEntry } from "../models/tensors.ts";
-import { foreignShape, shapeOfTensors } from "../models/transformer-foreign.ts";
+import { expectSizes, foreignShape, shapeOfTensors } from "../models/transformer-foreign.ts";
 import type { TransformerShape } from "../models/transformer-shape.ts";
 import { ioError } from "./files.ts";
 import { openSource, readPlain } from "./reading.ts";
@@ -40,6 +40,7 @@ export function openForeign(place: string, heads: number | null = null): Foreign
       tensors.set(name, tensor);
     }
   }
+  if (shape !== null) expectSizes(shape, tensors, configFile);
   return { shape: shape ?? shapeOfTensors(tensors, heads, place), tensors, where: place };
 }
 
