@@ -62,14 +62,15 @@ test.each([openTokenizer("bytes", null), characters, bpe])("$name: a token file,
 test("the layout is the documented one", () => {
   const file = readFileSync(makeFile("layout.tokens", bpe));
   const definition = Buffer.from(bpe.definition);
-  const start = Math.ceil((68 + definition.length) / 64) * 64;
+  const start = Math.ceil((100 + definition.length) / 64) * 64;
   const ids = Uint16Array.from(bpe.encode(text));
   expect(file.subarray(0, 8).toString("latin1")).toBe("EGGTOKS\0");
-  expect([file.readUInt32LE(8), file.readUInt32LE(12), file.readBigUInt64LE(16), file.readBigUInt64LE(24)]).toEqual([1, 2, BigInt(ids.length), BigInt(text.length)]);
+  expect([file.readUInt32LE(8), file.readUInt32LE(12), file.readBigUInt64LE(16), file.readBigUInt64LE(24)]).toEqual([2, 2, BigInt(ids.length), BigInt(text.length)]);
   expect(file.subarray(32, 64).toString("hex")).toBe(bpe.hash);
   expect(file.readUInt32LE(64)).toBe(definition.length);
-  expect(file.subarray(68, 68 + definition.length).equals(definition)).toBe(true);
-  expect(file.subarray(68 + definition.length, start).every((byte) => byte === 0)).toBe(true);
+  expect(file.subarray(68, 100).toString("hex")).toBe(new Bun.CryptoHasher("sha256").update(ids).digest("hex"));
+  expect(file.subarray(100, 100 + definition.length).equals(definition)).toBe(true);
+  expect(file.subarray(100 + definition.length, start).every((byte) => byte === 0)).toBe(true);
   expect(file.subarray(start).equals(Buffer.from(ids.buffer))).toBe(true);
 });
 
@@ -108,13 +109,13 @@ test("damaged and foreign files are refused, in whatever byte", async () => {
   const cases: [string, (file: Buffer) => Buffer | void, string][] = [
     ["cut.tokens", (file) => file.subarray(0, -1), "expected"],
     ["longer.tokens", (file) => Buffer.concat([file, Buffer.of(0)]), "expected"],
-    ["head.tokens", (file) => file.subarray(0, 40), "its head takes 68 bytes, the file ends at 40"],
-    ["magic.tokens", (file) => file.subarray(0, 8), "its head takes 68 bytes"],
-    ["version.tokens", (file) => void file.writeUInt32LE(2, 8), "a token file of version 2; this egg reads version 1"],
+    ["head.tokens", (file) => file.subarray(0, 40), "its head takes 100 bytes, the file ends at 40"],
+    ["magic.tokens", (file) => file.subarray(0, 8), "its head takes 100 bytes"],
+    ["version.tokens", (file) => void file.writeUInt32LE(3, 8), "a token file of version 3; this egg reads 1 to 2"],
     ["width.tokens", (file) => void file.writeUInt32LE(3, 12), "ids of 3 bytes"],
     ["count.tokens", (file) => void file.writeBigUInt64LE(2n ** 63n, 16), "expected"],
     ["bytes.tokens", (file) => void file.writeBigUInt64LE(2n ** 63n, 24), "expected"],
-    ["definition.tokens", (file) => void file.writeUInt8(file[100]! ^ 1, 100), "does not have the hash in its head"],
+    ["definition.tokens", (file) => void file.writeUInt8(file[132]! ^ 1, 132), "does not have the hash in its head"],
     ["hash.tokens", (file) => void file.writeUInt8(file[40]! ^ 1, 40), "does not have the hash in its head"],
     ["length.tokens", (file) => void file.writeUInt32LE(0xffff_ffff, 64), "a definition of 4,294,967,295 bytes"],
   ];
@@ -128,6 +129,38 @@ test("damaged and foreign files are refused, in whatever byte", async () => {
   tokens.read(0, new Int32Array(tokens.count - 3));
   expect(failure(() => all(tokens)).message).toContain(`token ${(tokens.count - 3).toLocaleString("en-US")} is 700, its tokenizer has ids from 0 to 699`);
   beyond.close();
+});
+
+test("an id that became another is found by its checksum, one beyond the vocabulary by itself; files of version 1 have no checksum", () => {
+  const good = readFileSync(at("bpe.tokens"));
+  const open = (name: string, file: Buffer): TokenFile => {
+    writeFileSync(at(name), file);
+    return TokenFile.openIf(at(name))!;
+  };
+  const check = (file: TokenFile): number => {
+    let read = 0;
+    file.check(bpe.vocabulary, (tokens) => (read = tokens));
+    file.close();
+    return read;
+  };
+  const last = good.readUInt16LE(good.length - 2);
+  const changed = (id: number): Buffer => {
+    const copy = Buffer.from(good);
+    copy.writeUInt16LE(id, copy.length - 2);
+    return copy;
+  };
+  expect(check(open("whole.tokens", good))).toBe(bpe.encode(text).length);
+  expect(failure(() => check(open("other.tokens", changed(last ^ 1)))).message).toBe(`[data] ${at("other.tokens")}: a damaged token file: its ids do not have the hash in its head.`);
+  expect(failure(() => check(open("outside.tokens", changed(700)))).message).toContain("is 700, its tokenizer has ids from 0 to 699");
+  const definition = Buffer.from(bpe.definition);
+  const first = Buffer.alloc(Math.ceil((68 + definition.length) / 64) * 64);
+  good.copy(first, 0, 0, 68);
+  first.writeUInt32LE(1, 8);
+  definition.copy(first, 68);
+  const older = (end: Buffer): TokenFile => open("older.tokens", Buffer.concat([first, end.subarray(Math.ceil((100 + definition.length) / 64) * 64)]));
+  expect(older(good).idsHash).toBeNull();
+  expect(check(older(changed(last ^ 1)))).toBe(bpe.encode(text).length);
+  expect(failure(() => check(older(changed(700)))).message).toContain("is 700");
 });
 
 test("a file that is shortened while in use is an error, not the end of the process", async () => {

@@ -93,7 +93,8 @@ function createMeter(terminal: Terminal): { show(what: string, done: number, tot
 async function info(argv: string[]): Promise<void> {
   const { values } = parseArguments("data info", infoArgs, argv);
   const corpus = await openCorpus(values.path);
-  const found = corpus.tokenFile === undefined ? textInfo(corpus, createTerminal({ quiet: values.quiet })) : tokenInfo(corpus);
+  const terminal = createTerminal({ quiet: values.quiet });
+  const found = corpus.tokenFile === undefined ? textInfo(corpus, terminal) : tokenInfo(corpus, terminal);
   corpus.close();
   if (values.json) return void writeOut(`${JSON.stringify(Object.fromEntries(found))}\n`);
   const shown = (key: string, value: string | number | null): string => (typeof value !== "number" ? String(value) : key.includes("_per_") ? value.toFixed(4) : number(value));
@@ -113,12 +114,15 @@ function textInfo(corpus: Corpus, terminal: Terminal): Row[] {
   ];
 }
 
-function tokenInfo(corpus: Corpus): Row[] {
+function tokenInfo(corpus: Corpus, terminal: Terminal): Row[] {
   const file = corpus.tokenFile!;
   const tokenizer = tokenizerFrom(file.definition);
+  const meter = createMeter(terminal);
+  file.check(tokenizer.vocabulary, (tokens) => meter.show("checking: tokens", tokens, file.count));
+  meter.clear();
   return [
     ["path", corpus.name], ["bytes", file.textBytes], ["tokens", file.count], ["bytes_per_token", file.textBytes / file.count], ["tokenizer", tokenizer.name],
-    ["vocabulary", tokenizer.vocabulary], ["width", file.width], ["hash", file.hash], ["file_bytes", file.fileBytes], ["fingerprint", corpus.fingerprint()],
+    ["vocabulary", tokenizer.vocabulary], ["width", file.width], ["hash", file.hash], ["ids_sha256", file.idsHash], ["file_bytes", file.fileBytes], ["fingerprint", corpus.fingerprint()],
   ];
 }
 

@@ -1,15 +1,17 @@
 // The token file: a text as ids on disk, mapped into memory, with the tokenizer that made it in its head. Written once, by `egg data tokenize`.
 // Not what the ids mean (tokenizer.ts) and not the split or the order of windows: tokens.ts. All numbers are little-endian:
 //   "EGGTOKS\0", u32 version, u32 width of an id (2 or 4), u64 ids, u64 bytes of text, 32 bytes SHA-256 of the definition,
-//   u32 length of the definition, the definition, zeros up to a multiple of 64, the ids.
+//   u32 length of the definition, 32 bytes SHA-256 of the ids (not in version 1), the definition, zeros up to a multiple of 64, the ids.
 
 import fs from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { EggError } from "../errors.ts";
 
 const magic = new TextEncoder().encode("EGGTOKS\0");
-const version = 1;
-const fixedBytes = 68;
+const version = 2;
+/** Bytes before the definition, by version. */
+const fixedBytes = (of: number): number => (of === 1 ? 68 : 100);
+const checkedAtOnce = 1 << 20;
 const mostDefinition = 64 * 2 ** 20;
 /** One mapping; an ArrayBuffer ends at 4 GiB. */
 const segmentBytes = 2 ** 30;
@@ -36,6 +38,8 @@ export class TokenFile {
     readonly definition: string,
     /** SHA-256 of the definition, 64 hex digits. */
     readonly hash: string,
+    /** SHA-256 of the ids as the file has them, 64 hex digits; null where an older egg wrote it. */
+    readonly idsHash: string | null,
     dataStart: number,
   ) {
     this.#descriptor = descriptor;
@@ -61,8 +65,8 @@ export class TokenFile {
       return null;
     }
     try {
-      const head = new Uint8Array(fixedBytes);
-      const got = fs.readSync(descriptor, head, 0, fixedBytes, 0);
+      const head = new Uint8Array(fixedBytes(version));
+      const got = fs.readSync(descriptor, head, 0, head.length, 0);
       if (got >= magic.length && magic.every((byte, i) => head[i] === byte)) return TokenFile.#open(path, descriptor, head.subarray(0, got));
     } catch (error) {
       fs.closeSync(descriptor);
@@ -77,26 +81,28 @@ export class TokenFile {
       throw new EggError("data", `[data] ${path}: a damaged token file: ${what}.`, { hint: "Make it again with: egg data tokenize" });
     };
     const { size } = fs.fstatSync(descriptor);
-    if (head.length < fixedBytes) damaged(`its head takes ${fixedBytes} bytes, the file ends at ${size}`);
+    if (head.length < fixedBytes(version)) damaged(`its head takes ${fixedBytes(version)} bytes, the file ends at ${size}`);
     const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
     const found = view.getUint32(8, true);
-    if (found !== version) {
-      throw new EggError("data", `[data] ${path}: a token file of version ${found}; this egg reads version ${version}.`, { hint: "Make it again with: egg data tokenize" });
+    if (found < 1 || found > version) {
+      throw new EggError("data", `[data] ${path}: a token file of version ${found}; this egg reads 1 to ${version}.`, { hint: "Make it again with: egg data tokenize" });
     }
     const width = view.getUint32(12, true);
     if (width !== 2 && width !== 4) return damaged(`ids of ${count(width)} bytes, allowed 2 or 4`);
     const tokens = Number(view.getBigUint64(16, true));
     const textBytes = Number(view.getBigUint64(24, true));
     const length = view.getUint32(64, true);
-    if (length > mostDefinition || fixedBytes + length > size) return damaged(`a definition of ${count(length)} bytes in a file of ${count(size)}`);
-    const dataStart = startOfIds(length);
+    const fixed = fixedBytes(found);
+    if (length > mostDefinition || fixed + length > size) return damaged(`a definition of ${count(length)} bytes in a file of ${count(size)}`);
+    const dataStart = startOfIds(fixed + length);
     const expected = dataStart + tokens * width;
     if (!Number.isSafeInteger(textBytes) || expected !== size) damaged(`expected ${count(expected)} bytes for ${count(tokens)} tokens, it holds ${count(size)}`);
     const definition = new Uint8Array(length);
-    fs.readSync(descriptor, definition, 0, length, fixedBytes);
+    fs.readSync(descriptor, definition, 0, length, fixed);
     const hash = new Bun.CryptoHasher("sha256").update(definition).digest("hex");
+    const idsHash = found === 1 ? null : Buffer.from(head.subarray(68, 100)).toString("hex");
     if (hash !== Buffer.from(head.subarray(32, 64)).toString("hex")) damaged("the definition of its tokenizer does not have the hash in its head");
-    return new TokenFile(path, descriptor, size, tokens, textBytes, width, new TextDecoder().decode(definition), hash, dataStart);
+    return new TokenFile(path, descriptor, size, tokens, textBytes, width, new TextDecoder().decode(definition), hash, idsHash, dataStart);
   }
 
   /**
@@ -128,6 +134,23 @@ export class TokenFile {
     }
   }
 
+  /**
+   * Reads every id, which nobody else does: that it is below `vocabulary`, and that all are those that were written.
+   * @throws EggError("data") where they are not
+   */
+  check(vocabulary: number, onProgress: (tokens: number) => void): void {
+    const hasher = new Bun.CryptoHasher("sha256");
+    const ids = new Int32Array(Math.min(checkedAtOnce, this.count));
+    for (let at = 0; at < this.count; at += ids.length) {
+      const part = ids.subarray(0, Math.min(ids.length, this.count - at));
+      this.read(at, part, vocabulary);
+      hasher.update(this.#width === 2 ? Uint16Array.from(part) : part);
+      onProgress(at + part.length);
+    }
+    if (this.idsHash === null || hasher.digest("hex") === this.idsHash) return;
+    throw new EggError("data", `[data] ${this.path}: a damaged token file: its ids do not have the hash in its head.`, { hint: "Make it again with: egg data tokenize" });
+  }
+
   close(): void {
     this.#segments.length = 0;
     fs.closeSync(this.#descriptor);
@@ -157,8 +180,8 @@ export class TokenFile {
   }
 }
 
-function startOfIds(definitionBytes: number): number {
-  return Math.ceil((fixedBytes + definitionBytes) / 64) * 64;
+function startOfIds(headBytes: number): number {
+  return Math.ceil(headBytes / 64) * 64;
 }
 
 /**
@@ -171,6 +194,7 @@ export class TokenFileWriter {
   readonly #descriptor: number;
   readonly #definition: Uint8Array;
   readonly #width: 2 | 4;
+  readonly #hasher = new Bun.CryptoHasher("sha256");
   #closed = false;
 
   constructor(
@@ -194,13 +218,15 @@ export class TokenFileWriter {
   write(ids: Uint32Array): void {
     const { vocabulary } = this.tokenizer;
     for (let i = 0; i < ids.length; i++) if (ids[i]! >= vocabulary) throw new RangeError(`token ${this.#tokens + i} is ${ids[i]}, the vocabulary has ${vocabulary}`);
-    this.#write(this.#width === 2 ? Uint16Array.from(ids) : ids);
+    const written = this.#width === 2 ? Uint16Array.from(ids) : ids;
+    this.#hasher.update(written);
+    this.#write(written);
     this.#tokens += ids.length;
   }
 
   /** Puts the file in its place for good: on the disk, then under its name. */
   finish(textBytes: number): void {
-    this.#write(this.#head(textBytes), 0);
+    this.#write(this.#head(textBytes, this.#hasher.digest()), 0);
     fs.fsyncSync(this.#descriptor);
     fs.closeSync(this.#descriptor);
     this.#closed = true;
@@ -223,8 +249,9 @@ export class TokenFileWriter {
     fs.rmSync(this.#temporary, { force: true });
   }
 
-  #head(textBytes: number): Uint8Array {
-    const head = new Uint8Array(startOfIds(this.#definition.length));
+  #head(textBytes: number, idsHash: Uint8Array = new Uint8Array(32)): Uint8Array {
+    const fixed = fixedBytes(version);
+    const head = new Uint8Array(startOfIds(fixed + this.#definition.length));
     const view = new DataView(head.buffer);
     head.set(magic);
     view.setUint32(8, version, true);
@@ -233,7 +260,8 @@ export class TokenFileWriter {
     view.setBigUint64(24, BigInt(textBytes), true);
     head.set(new Bun.CryptoHasher("sha256").update(this.#definition).digest(), 32);
     view.setUint32(64, this.#definition.length, true);
-    head.set(this.#definition, fixedBytes);
+    head.set(idsHash, 68);
+    head.set(this.#definition, fixed);
     return head;
   }
 
