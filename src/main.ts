@@ -26,7 +26,7 @@ const commands: Commands = {
   info: { help: "tell what this machine offers", load: () => import("./commands/info.ts") },
 };
 
-const root: CommandDef = { meta: { description: "trains small language models on the machine you have, in integers, without gradients" }, args: { version: { type: "boolean", alias: "v", description: "print the version" } } };
+const root: CommandDef = { meta: { description: "trains small language models on the machine you have, by evolution in integers or by gradients" }, args: { version: { type: "boolean", alias: "v", description: "print the version" } } };
 
 async function main(argv: string[]): Promise<number> {
   const { command, rest } = commandLine(argv, Object.keys(commands));

@@ -74,7 +74,7 @@ describe("command lines", () => {
     { args: ["eval"], code: 2, words: ["egg eval needs RUN"] },
     { args: ["generate", "x", "--tokens", -1], code: 2, words: ["--tokens: found", "a whole number from 0 to 100000000"] },
     { args: ["generate", "x", "--temperature", "hot"], code: 2, words: ["--temperature: found", "a number from 0 to 100"] },
-    { args: ["generate", "x", "--top-p", 0], code: 2, words: ["top-p", "more than 0"] },
+    { args: ["generate", "x", "--top-p", -0.1], code: 2, words: ["top-p", "from 0 to 1"] },
     { args: ["generate", "x", "--seed", 1.5], code: 2, words: ["--seed: found"] },
     { args: ["config"], code: 2, words: ["egg config needs a command", "init|show|check|schema"] },
     { args: ["config", "shw"], code: 2, words: ["did you mean egg config show?"] },

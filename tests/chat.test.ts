@@ -91,7 +91,7 @@ describe("through a pipe", () => {
     [["nowhere"], "", "nowhere"],
     [[folder, "--stop", ""], "", "--stop: found an empty text"],
     [[folder, "--tokens", "0"], "", '--tokens: found "0", allowed a whole number from 1'],
-    [[folder, "--top-p", "0"], "", "top-p: expected more than 0"],
+    [[folder, "--top-p", "1.5"], "", 'top-p: found "1.5", allowed a number from 0 to 1'],
     [[folder, "--promt", "x"], "", "did you mean --prompt?"],
     [[folder], "/hlep\n", "unknown command /hlep; did you mean /help?"],
     [[folder], "/\n", "unknown command /"],

@@ -106,6 +106,7 @@ describe("the kept sets", () => {
   ])("top-k %d", (top_k, tokens) => expect(kept(logits, { top_k })).toEqual(tokens));
 
   test.each([
+    [0, [1]],
     [0.001, [1]],
     [0.5, [1]],
     [0.501, [1, 3]],
@@ -272,7 +273,7 @@ describe("refusals", () => {
     ["temperature", { temperature: Infinity }],
     ["top-k", { top_k: -1 }],
     ["top-k", { top_k: 1.5 }],
-    ["top-p", { top_p: 0 }],
+    ["top-p", { top_p: -0.01 }],
     ["top-p", { top_p: 1.01 }],
     ["min-p", { min_p: -0.01 }],
     ["min-p", { min_p: 1.01 }],

@@ -18,7 +18,7 @@ export interface SamplingOptions {
   temperature: number;
   /** Keep this many of the most likely tokens; 0 keeps all. */
   top_k: number;
-  /** Of those, keep the fewest that hold this part of their probability, at least one; 1 keeps all. */
+  /** Of those, keep the fewest that hold this part of their probability, at least one; 1 keeps all, 0 the likeliest. */
   top_p: number;
   /** Of those, keep the ones at least this times as likely as the likeliest; 0 keeps all. */
   min_p: number;
@@ -115,7 +115,7 @@ export function checkSampling(options: SamplingOptions): void {
     wrong.push(`temperature: expected a number from 0 up, found ${temperature}`);
   }
   if (!(Number.isSafeInteger(top_k) && top_k >= 0)) wrong.push(`top-k: expected a whole number from 0 up, found ${top_k}`);
-  if (!(top_p > 0 && top_p <= 1)) wrong.push(`top-p: expected more than 0 and at most 1, found ${top_p}`);
+  if (!(top_p >= 0 && top_p <= 1)) wrong.push(`top-p: expected 0 to 1, found ${top_p}`);
   if (!(min_p >= 0 && min_p <= 1)) wrong.push(`min-p: expected 0 to 1, found ${min_p}`);
   if (wrong.length === 0) return;
   throw new EggError("usage", `[sampling] ${wrong.join("; ")}.`, {
@@ -176,7 +176,7 @@ function argmax(logits: Int8Array | Float32Array | Float64Array): number {
     const logit = logits[token]!;
     // Written so that NaN fails it.
     if (!(logit < Infinity)) {
-      throw new EggError("numeric", `[sampling] logit of token ${token}: expected a number, found ${logit}.`);
+      throw new EggError("numeric", `[sampling] logit of token ${token}: expected a number, found ${logit}.`, { hint: "The model's weights are not finite: take an earlier checkpoint; egg train ends a run whose numbers overflow." });
     }
     if (logit > logits[best]!) best = token;
   }
