@@ -4,8 +4,11 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, posix, resolve } from "node:path";
-import { knobs, type Knob } from "../src/config/knobs.ts";
-import { allowedFor } from "../src/config/presets.ts";
+import { descends, knobs, type Config, type Knob } from "../src/config/knobs.ts";
+import { allowedFor, presetConfig, presets } from "../src/config/presets.ts";
+import { contextsParameters } from "../src/models/contexts.ts";
+import { eggParameters } from "../src/models/egg.ts";
+import { shapeOfConfig, transformerParameters } from "../src/models/transformer-shape.ts";
 
 const root = resolve(import.meta.dir, "..");
 
@@ -27,7 +30,7 @@ const long = 500;
 /** Source files of the project, package.json and every README. */
 function projectFiles(): Files {
   const paths = ["*", ...["src", "kernels", "shaders", "scripts", "tests"].map((folder) => `${folder}/**/*`)].flatMap((pattern) => [...new Bun.Glob(pattern).scanSync({ cwd: root })]);
-  const wanted = paths.filter((path) => isSource(path) || path === "package.json" || path.endsWith("README.md"));
+  const wanted = paths.filter((path) => isSource(path) || path === "package.json" || path === "package-lock.json" || path.endsWith("README.md"));
   return new Map(wanted.sort().map((path) => [path, readFileSync(join(root, path), "utf8")]));
 }
 
@@ -144,8 +147,47 @@ const knobsInReadme: Rule = (files) => {
   const readme = files.get("README.md") ?? "";
   const rows = knobs.map((knob: Knob) => knobRow(knob));
   const missing = rows.filter((row) => !readme.includes(`\n${row}\n`)).map((row) => `README.md: lacks the row ${row}`);
-  const stale = [...readme.matchAll(/^\| `[a-z]+(?:\.\w+)?` \|.*\|.*\|.*\|$/gm)].filter(([row]) => !rows.includes(row)).map(([row]) => `README.md: has a row that no knob has: ${row}`);
+  const stale = [...readme.matchAll(/^\| `[a-z]+(?:\.\w+)?` \|(?:[^|\n]*\|){3}$/gm)].filter(([row]) => !rows.includes(row)).map(([row]) => `README.md: has a row that no knob has: ${row}`);
   return [...missing, ...stale];
+};
+
+/** One row a preset: its sizes and rate as the table of presets has them, and its parameters for a text of 71 bytes or 65 characters. */
+function presetRow(name: string): string {
+  const config = presetConfig(name);
+  const { model, trainer, run } = config;
+  const cells = descends(config)
+    ? [config.trainer.learning_rate, `${config.trainer.batch}${config.trainer.accumulation === 1 ? "" : ` x ${config.trainer.accumulation}`}`, config.model.block]
+    : [trainer.learning_rate ?? "-", whole(trainer.population!), trainer.sequence];
+  return `| \`${name}\` | ${presets[name]!.help} | ${cells.join(" | ")} | ${whole(run.steps)} | ${whole(parametersOf(config))} |`;
+
+  function parametersOf(config: Config): number {
+    if (descends(config)) return transformerParameters(shapeOfConfig(config, config.data.tokenizer === "characters" ? 65 : Number(config.data.tokenizer.split(":")[1])));
+    return trainer.rule === "egg" ? contextsParameters(new Uint8Array(71), { order: model.order!, table_bits: model.table_bits! }) : eggParameters({ layers: model.layers!, hidden: model.hidden!, vocabulary: 256 });
+  }
+}
+
+const whole = (value: number): string => value.toLocaleString("en-US");
+
+const presetsInReadme: Rule = (files) => {
+  const rows = Object.keys(presets).map(presetRow);
+  const found = [...(files.get("README.md") ?? "").matchAll(/^\| `[\w.-]+` \|(?:[^|\n]*\|){6}$/gm)].map(([row]) => row);
+  return [...rows.filter((row) => !found.includes(row)).map((row) => `README.md: lacks the row ${row}`), ...found.filter((row) => !rows.includes(row)).map((row) => `README.md: has a row that no preset has: ${row}`)];
+};
+
+/** package-lock.json as npm writes it, so that \`npm install\` leaves it alone; and without addresses, which may be those of a mirror. */
+const lockAsWritten: Rule = (files) => {
+  const packages = Object.entries(JSON.parse(files.get("package-lock.json") ?? "{}").packages ?? {}) as [string, Record<string, unknown>][];
+  const first = ["name", "version", "resolved", "integrity", "dependencies"];
+  const rank = (entry: Record<string, unknown>, key: string): string => `${isObject(entry[key]) ? 1 : 0}${first.includes(key) ? first.indexOf(key) : 9}${key}`;
+  const isObject = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
+  return packages.flatMap(([name, entry]) => {
+    const keys = Object.keys(entry);
+    const sorted = [...keys].sort((a, b) => (rank(entry, a) < rank(entry, b) ? -1 : 1));
+    return [
+      ...("resolved" in entry ? [`package-lock.json: ${name} has an address; .npmrc leaves it out`] : []),
+      ...(keys.join() === sorted.join() ? [] : [`package-lock.json: ${name} has ${keys.join(", ")}; npm writes ${sorted.join(", ")}`]),
+    ];
+  });
 };
 
 // ---- the command lines of the READMEs
@@ -201,6 +243,8 @@ const rules: { name: string; rule: Rule; bad: Record<string, string>; says: stri
   { name: "no long files", rule: noLongFiles, bad: { "src/x.ts": "\n".repeat(601) }, says: "src/x.ts: 601 lines, allowed 600" },
   { name: "READMEs name files that are there", rule: pathsInReadmes, bad: { "README.md": "See src/nowhere/ and `src/main.ts`.", "kernels/README.md": "`int8/scalar.zig`, `int8/gone.zig`" }, says: "README.md: names src/nowhere/, which is not there\nkernels/README.md: names int8/gone.zig" },
   { name: "README's tree has every folder", rule: foldersInReadme, bad: { "README.md": "src/data/   texts", "src/data/x.ts": "", "src/envs/x.ts": "" }, says: "README.md: its tree lacks src/envs/" },
+  { name: "README has every preset", rule: presetsInReadme, bad: { "README.md": "\n| `gpt-nano` | a GPT | 0.5 | 12 | 64 | 2,000 | 809,856 |\n" }, says: "README.md: has a row that no preset has: | `gpt-nano`" },
+  { name: "the lock file is as npm writes it", rule: lockAsWritten, bad: { "package-lock.json": '{"packages": {"a": {"version": "1", "license": "MIT", "dev": true}, "b": {"version": "1", "resolved": "https://here/b.tgz"}}}' }, says: "package-lock.json: a has version, license, dev; npm writes version, dev, license\npackage-lock.json: b has an address" },
   { name: "README has every knob", rule: knobsInReadme, bad: { "README.md": "\n| `run.speed` | `1` | a number | how fast |\n" }, says: "README.md: has a row that no knob has: | `run.speed`" },
 ];
 
