@@ -132,7 +132,7 @@ describe("what goes wrong", () => {
   test.each([
     [{ "data.path": "short.txt" }, 3, ["a window of 16 tokens and its last target needs 17 tokens, found", "model.block"]],
     [{ "data.tokenizer": "no-such.json" }, 3, ["no-such.json"]],
-    [{ "trainer.type": "eggroll-int8" }, 2, ["model.type", "data.tokenizer"]],
+    [{ "trainer.type": "eggroll-int8" }, 2, ['but preset "gpt-nano" is for trainer.type backprop; take preset "egg"']],
     [{ "model.heads": 3 }, 2, ["model.heads=3: found 3, which does not divide model.width 32"]],
     [{ "model.type": "llama", "model.heads": 32 }, 2, ["rotary positions need heads of an even width"]],
     [{ "model.type": "llama", "model.head_width": 3 }, 2, ["model.head_width=3: found 3, but rotary positions need heads of an even width"]],
@@ -140,7 +140,8 @@ describe("what goes wrong", () => {
     [{ "model.kv_heads": 3 }, 2, ["model.kv_heads=3: found 3, which does not divide model.heads 4"]],
     [{ "trainer.population": 64 }, 2, ["only for trainer.type eggroll-int8", 'trainer.type is "backprop"']],
     [{ "model.from": "nowhere" }, 2, ["nowhere"]],
-    [{ "model.width": 16_384, "model.layers": 64, "model.heads": 64, "trainer.batch": 512 }, 4, ["bytes"]],
+    [{ "model.width": 16_384, "model.layers": 64, "model.heads": 64, "trainer.batch": 512 }, 4, ["[run] out of memory", "Lower trainer.batch or model.block"]],
+    [{ "model.layers": 64, "model.block": 256, "trainer.batch": 65_536 }, 4, ["[train] out of memory: a step reads 65,536 x 256 tokens at once", "bytes are needed", "Lower trainer.batch or model.block"]],
   ] as const)("%p is refused with exit code %i", (values, code, words) => {
     const folder = freshFolder("refused");
     writeFileSync(join(folder, "short.txt"), "abcdefghijk");
@@ -157,7 +158,7 @@ describe("what goes wrong", () => {
     cpSync(join(other.runFolder, "checkpoints", "step-00000012.safetensors"), moved);
     const from = run(["train", ...sets({ ...tiny, "model.from": moved })], { cwd: folder });
     expect(from.code).not.toBe(0);
-    expect(from.err).toContain("width is 48, this model has 32");
+    expect(from.err).toContain("model.width is 48, this run has 32");
     expect(readdirSync(folder)).toEqual(["file.safetensors"]);
     // Of the same shape it is a start: the loss begins where the other run ended.
     const next = train({ "model.width": 48, "model.from": moved, "run.seed": 2 }, folder);

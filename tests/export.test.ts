@@ -4,6 +4,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readGguf } from "../src/models/gguf.ts";
+import { canMount, onSmallDisk } from "./disk.ts";
 import { freshFolder, onlyRun, readJson, readSafetensors, run, sets, tiny, type Tensor } from "./program.ts";
 
 setDefaultTimeout(60_000);
@@ -105,7 +106,7 @@ describe("wide heads and scaled rotary frequencies", () => {
     expect(saved(again)).toEqual(saved(scaled));
     expect(written(again).out).toBe(out);
     const other = run(["--quiet", ...sets({ "data.path": "text.txt", "run.out": "none", ...from, "model.head_width": 10, "model.rope_base": 1000 })], { cwd });
-    expect(other).toMatchObject({ code: 3, err: expect.stringContaining("ropeFactor is 4, this model has 1; ropeOriginal is 12, this model has 0; ropeHigh is 3, this model has 4.") });
+    expect(other).toMatchObject({ code: 3, err: expect.stringContaining("model.rope_factor is 4, this run has 1; model.rope_original is 12, this run has 0; model.rope_high is 3, this run has 4.") });
   });
 
   test("are in a GGUF file", () => {
@@ -157,3 +158,12 @@ describe("what cannot be", () => {
     expect(readdirSync(cwd).filter((name) => name.endsWith(".tmp"))).toEqual([]);
   });
 });
+
+test.skipIf(!canMount)("a disk that is full: the folder that was made is gone again", () =>
+  onSmallDisk("size=8k", (disk) => {
+    const { code, err } = exported(gpt, "--format", "safetensors", "--out", join(disk, "hub"));
+    expect(code).toBe(4);
+    expect(err).toContain("the disk is full");
+    expect(err).not.toContain("goes on from the last checkpoint");
+    expect(readdirSync(disk)).toEqual([]);
+  }));

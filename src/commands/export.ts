@@ -1,6 +1,6 @@
 // `egg export`: writes a trained transformer for other programs: one GGUF file for llama.cpp, or a folder as on the Hugging Face hub.
 // Not the formats: src/models/gguf-llama.ts, gguf.ts and transformer-hub.ts. Read next: trained.ts, which finds the checkpoint.
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { defineCommand } from "citty";
 import { descends } from "../config/knobs.ts";
@@ -48,12 +48,22 @@ export async function run(argv: string[]): Promise<number> {
   else if (!existsSync(dirname(resolve(out)))) throw new EggError("usage", `[export] ${out}: there is no folder ${dirname(out)}.`, { hint: `Make it first: mkdir -p ${dirname(out)}` });
   const { model, step } = exported(values.run, values.checkpoint);
   const files = isFile ? gguf(model, out, dtype) : hub(model, out, dtype);
-  if (!isFile) makeFolder(out);
-  for (const [file, pieces] of files) writeDurably(file, pieces);
+  write(files, isFile || existsSync(out) ? null : out);
   const bytes = [...files.values()].flat().reduce((sum, { byteLength }) => sum + byteLength, 0);
   if (values.json) writeOut(`${JSON.stringify({ run: values.run, step, format, dtype: values.dtype, files: [...files.keys()], bytes })}\n`);
   else createTerminal({ quiet: false }).success(`wrote ${isFile ? out : `${[...files.keys()].map((file) => basename(file)).join(", ")} into ${out}`}: ${bytes.toLocaleString("en-US")} bytes, weights ${values.dtype}, step ${step}`);
   return 0;
+}
+
+/** Writes all of it, or nothing into a folder that is made for it. */
+function write(files: ReadonlyMap<string, readonly Bytes[]>, folder: string | null): void {
+  if (folder !== null) makeFolder(folder);
+  try {
+    for (const [file, pieces] of files) writeDurably(file, pieces);
+  } catch (error) {
+    if (folder !== null) rmSync(folder, { recursive: true, force: true });
+    throw error;
+  }
 }
 
 function expectReplaceable(out: string, isFile: boolean, force: boolean): void {

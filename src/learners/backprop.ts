@@ -18,7 +18,7 @@ import { capture, type Program } from "../tensor/program.ts";
 import * as schedules from "../tensor/schedules.ts";
 import { manualSeed, memory, trainingStep, useThreads } from "../tensor/device.ts";
 import { computeIn, type Tensor } from "../tensor/tensor.ts";
-import { evaluationBytes, sampling, type Admit, type Evaluation, type Learner, type StepReport } from "./learner.ts";
+import { evaluationBytes, lessForGradients, sampling, type Admit, type Evaluation, type Learner, type StepReport } from "./learner.ts";
 
 type BackpropConfig = ConfigOf<"backprop">;
 /** Ids and targets of one batch, (batch, block) each. */
@@ -134,7 +134,7 @@ export class Backprop implements Learner {
     const size = batch * this.#shape.block;
     this.#buffers = { ids: new Int32Array(size), targets: new Int32Array(size), window: new Int32Array(this.#shape.block + 1) };
     this.#order = new WindowOrder(text.train.count, this.#shape.block, config.run.seed);
-    this.#steps = new StepPrograms(config, this.#shape, this.#model, this.#optimizer, profiler);
+    this.#steps = planned(config, () => new StepPrograms(config, this.#shape, this.#model, this.#optimizer, profiler));
     this.#text = new TransformerText(this.#model, text.tokenizer);
     this.parameters = this.#model.parameterCount;
     this.tokensPerStep = batch * accumulation * this.#shape.block;
@@ -179,7 +179,7 @@ export class Backprop implements Learner {
   /** @throws EggError("numeric") where the run has nothing more to learn from; nothing of the step is saved */
   #expectFinite(index: number, loss: number, norm: number): void {
     const { trainer } = this.#config;
-    const hint = `Lower trainer.learning_rate (now ${trainer.learning_rate})${trainer.warmup < 100 ? ` or raise trainer.warmup (now ${trainer.warmup})` : ""}; the last good checkpoint is kept.`;
+    const hint = `Lower trainer.learning_rate (now ${trainer.learning_rate})${trainer.warmup < 100 ? ` or raise trainer.warmup (now ${trainer.warmup})` : ""}; what was saved before is kept.`;
     if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
       throw new EggError("numeric", `[train] step ${index + 1}: the loss is ${loss} and the norm of the gradients ${norm}: the numbers have overflowed.`, { hint });
     }
@@ -243,6 +243,16 @@ export class Backprop implements Learner {
       }
     }
     this.#optimizer.steps = Number(new DataView(bytesNow(tensors.get("state.steps")!.data).slice().buffer).getBigInt64(0, true));
+  }
+}
+
+/** Tensors know no knobs. @throws EggError("resources") in the words of these where a step is beyond this machine */
+function planned({ trainer, model }: BackpropConfig, plan: () => StepPrograms): StepPrograms {
+  try {
+    return plan();
+  } catch (error) {
+    if (!(error instanceof EggError) || error.kind !== "resources") throw error;
+    throw new EggError("resources", `[train] out of memory: a step reads ${trainer.batch.toLocaleString("en")} x ${model.block.toLocaleString("en")} tokens at once; ${error.message}`, { hint: lessForGradients, cause: error });
   }
 }
 

@@ -46,6 +46,9 @@ export type MemoryPlan = Record<string, number>;
  */
 export type Admit = (plan: MemoryPlan, held?: number) => void;
 
+/** What to turn where a run by gradients is beyond the machine. */
+export const lessForGradients = "Lower trainer.batch or model.block, or set trainer.recompute=true (activations); lower model.width or model.layers (weights, gradients, optimizer).";
+
 export type Unit = "member-tokens" | "tokens";
 
 export interface Learner {

@@ -198,7 +198,7 @@ export function ioError(error: unknown, action: string, file: string, needed = 0
     const space = freeSpace(path.dirname(file));
     const full = code === "EDQUOT" ? "your disk quota is used up" : space.files === 0 ? "the disk has no room for another file" : "the disk is full";
     return new EggError("resources", `[disk] cannot ${action} ${file}: ${full}; ${needed === 0 ? space.block : count(needed)} bytes needed, ${space.bytes} bytes free.`, {
-      hint: "Free some space and run the same command again: it goes on from the last checkpoint, which is intact.",
+      hint: "Free some space and run the same command again; what was saved before is intact.",
       cause: error,
     });
   }

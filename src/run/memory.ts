@@ -4,7 +4,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { EggError } from "../errors.ts";
-import type { MemoryPlan } from "../learners/learner.ts";
+import { lessForGradients, type MemoryPlan } from "../learners/learner.ts";
 
 /** The plan of a whole process. All in bytes. */
 export interface PeakPlan {
@@ -52,7 +52,7 @@ export function admitPlan(plan: MemoryPlan, growth: Growth = { steps: 1, warm: f
   if (peak <= available) return { parts, peak, available };
   const list = Object.entries(parts).map(([part, bytes]) => `${part} ${bytes.toLocaleString("en")}`).join(", ");
   throw new EggError("resources", `[run] out of memory: this run needs ${peak.toLocaleString("en")} bytes (${list}), ${available.toLocaleString("en")} are available.`, {
-    hint: "Lower model.hidden or model.width, and model.layers (model.table_bits and model.order in rule egg), or what a step reads (trainer.population and trainer.sequence, or trainer.batch).",
+    hint: "gradients" in plan ? lessForGradients : "Lower model.hidden and model.layers (model.table_bits and model.order in rule egg), or what a step reads (trainer.population and trainer.sequence).",
   });
 }
 
