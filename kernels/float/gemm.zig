@@ -121,12 +121,13 @@ pub fn gridOf(args: *const ops.Gemm, lanes: u32) Grid {
     const enough: u32 = if (work >= 1 << 26) 16 else if (work >= 1 << 22) 8 else 4;
     const panel = 3 * lanes;
     const can_share = grid.b_matrices *| n *| k <= 1 << 23;
-    const tallest: u32 = if (can_share) 256 else 1024;
+    // Many columns for the rows: each tile packs a part of B that nobody else needs, and the next one's comes nearer meanwhile.
+    const own_b = m <= 768 and n >= 16 * panel;
+    const tallest: u32 = if (own_b) 768 else if (can_share) 256 else 1024;
     const widest: u32 = if (args.ta == 1) 384 else 192;
     var n_tiles = ceil(n, widest);
     var m_tiles = ceil(m, tallest);
-    // Few rows, many columns: each tile packs its own part of B, and nobody else needs it.
-    if (m_tiles == 1 and n >= 8 * 2 * panel) n_tiles = @max(n_tiles, @min(ceil(enough, batches), ceil(n, 2 * panel)));
+    if (own_b) n_tiles = @max(n_tiles, @min(ceil(enough, batches), ceil(n, if (can_share) panel else 2 * panel)));
     if (batches * m_tiles * n_tiles < 8) m_tiles = @max(m_tiles, @min(ceil(enough, batches * n_tiles), ceil(m, if (can_share) 48 else 384)));
     if (batches * m_tiles * n_tiles < enough) m_tiles = @max(m_tiles, @min(ceil(enough, batches * n_tiles), ceil(m, if (can_share) 128 else 384)));
     if (batches * m_tiles * n_tiles < enough) n_tiles = @max(n_tiles, @min(ceil(enough, batches * m_tiles), ceil(n, 2 * panel)));

@@ -222,7 +222,10 @@ test "gemm: blocks and parts of k, several tiles, without padding" {
             try check(100, 30, 2500, o);
         }
     }
-    for ([_]Dtype{ .f32, .bf16 }) |compute| try check(70, 401, 2500, .{ .ta = true, .compute = compute });
+    for ([_]Dtype{ .f32, .bf16 }) |compute| {
+        try check(70, 401, 2500, .{ .ta = true, .compute = compute });
+        for ([_]bool{ false, true }) |ta| try check(70, 790, 800, .{ .ta = ta, .tb = !ta, .compute = compute });
+    }
 }
 
 test "gemm: alpha, beta, bias, activations with slopes, factors, addends" {
