@@ -50,6 +50,12 @@ describe("from a text to a token file", () => {
 
     expect(json(data("info", "folder/story.tokens", "--json"))).toMatchObject({ bytes: story.length, tokens: file.count, bytes_per_token: story.length / file.count, tokenizer: "bpe (400)", vocabulary: 400, width: 2, hash: own.hash });
     expect(data("info", "folder/story.tokens").out).toContain(`tokens                ${file.count.toLocaleString("en-US")}\n`);
+    expect(data("info", "folder/story.tokens").out).toContain(`ids sha256            ${file.idsHash}\n`);
+    const other = readFileSync(at("folder/story.tokens"));
+    other.writeUInt16LE(other.readUInt16LE(other.length - 2) ^ 1, other.length - 2);
+    writeFileSync(at("other.tokens"), other);
+    expect(data("info", "other.tokens", "--json")).toMatchObject({ code: 3, out: "", err: expect.stringContaining("other.tokens: a damaged token file: its ids do not have the hash in its head") });
+    rmSync(at("other.tokens"));
     // The sum of what training counted is what encoding makes, the end of text aside.
     expect(trained["tokens"]).toBe(file.count - 1);
   });
