@@ -285,6 +285,13 @@ describe("damaged checkpoints", () => {
 
   test("a file that is none at all", () => {
     for (const name of ["metrics.jsonl", "summary.json", "samples.txt"]) expectRefused(run(["generate", join(folder, name)], { cwd }), 7, [name, "not a safetensors file"]);
+    expectRefused(run(["generate", write(Buffer.from("GGUF\x03\0\0\0and so on", "latin1"))], { cwd }), 7, ["a GGUF file; egg reads safetensors"]);
+  });
+
+  test("a hub's folder that lacks its weights", () => {
+    const hub = freshFolder("hub");
+    writeFileSync(join(hub, "config.json"), JSON.stringify({ model_type: "llama", vocab_size: 8, hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 1, intermediate_size: 8 }));
+    expectRefused(run(["generate", hub], { cwd }), 3, [hub, "no model.safetensors and no model.safetensors.index.json"]);
   });
 
   test("one whose config says nothing that egg knows, or another model than its tensors", () => {

@@ -33,7 +33,7 @@ export const knobs = [
   { path: "preset", kind: "string", form: "text", default: "egg", help: "named set of defaults that this config starts from; without one, gpt-nano where trainer.type is backprop or model.type is gpt or llama" },
 
   { path: "data.path", kind: "string", form: "path", default: "builtin:fables", help: "file to learn from, or a built-in corpus" },
-  { path: "data.tokenizer", kind: "string", form: "path", default: "bytes", help: "how the text is cut into tokens: bytes, characters (those of the text), bpe:N (up to N, learned from the text), or the path of a tokenizer.json" },
+  { path: "data.tokenizer", kind: "string", form: "path", default: "bytes", help: "how the text is cut into tokens: bytes, characters (those of the text), bpe:N (up to N, learned from the text), or the path of a tokenizer.json; with model.from, characters and bpe:N are the tokens of that model" },
   { path: "data.validation", kind: "number", min: 0, max: 0.5, default: 0.1, help: "share of the data held out for evaluation" },
 
   { path: "model.type", kind: "choice", choices: ["egg", "gpt", "llama"], default: "egg", help: "model family: egg is int8, rows of contexts in rule egg and a GRU in the other rules; gpt and llama are transformers" },

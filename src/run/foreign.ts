@@ -83,9 +83,9 @@ function weightFiles(folder: string): string[] {
 /** Whether a place holds a model, and not one that egg trained: whose checkpoints carry a hash of their content. */
 export function isForeign(place: string): boolean {
   const found = fs.statSync(place, { throwIfNoEntry: false });
-  if (found?.isDirectory()) return ["model.safetensors", "model.safetensors.index.json"].some((name) => fs.existsSync(path.join(place, name)));
-  if (found?.isFile() !== true) return false;
   try {
+    if (found?.isDirectory()) return ["model.safetensors", "model.safetensors.index.json"].some((name) => fs.existsSync(path.join(place, name))) || "model_type" in Object(readJson(path.join(place, "config.json")));
+    if (found?.isFile() !== true) return false;
     return !("content_sha256" in readSafetensors(openSource(place), place).metadata);
   } catch {
     return false; // who reads it as egg's own says what is wrong with it

@@ -26,6 +26,11 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 const count = (value: number | bigint): string => value.toLocaleString("en-US");
 
+/** A whole file, but of another kind. */
+function foreign(where: string, what: string): EggError {
+  return new EggError("corrupt", `[safetensors] ${where}: ${what}.`, { hint: "Give a checkpoint of egg, or a model's .safetensors file." });
+}
+
 function corrupt(where: string, what: string): EggError {
   return new EggError("corrupt", `[safetensors] ${where}: ${what}.`, {
     hint: "The file is damaged or is not a safetensors file. Use another checkpoint, or copy the file again.",
@@ -109,6 +114,8 @@ function allocate(bytes: number, tensor: string, where: string): Uint8Array {
 function headerLength(start: Uint8Array, fileBytes: number, where: string): number {
   if (start.length < 8) throw corrupt(where, `a file needs at least 8 bytes, this one holds ${count(start.length)}`);
   const length = new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true);
+  if (new TextDecoder("latin1").decode(start.subarray(0, 4)) === "GGUF") throw foreign(where, "a GGUF file; egg reads safetensors");
+  if (start.subarray(0, 8).every((byte) => byte >= 9)) throw foreign(where, "not a safetensors file: its first 8 bytes are no length");
   if (length > BigInt(safetensorsLimits.headerBytes)) {
     throw corrupt(where, `the header claims ${count(length)} bytes, ${count(safetensorsLimits.headerBytes)} are allowed`);
   }
@@ -155,7 +162,7 @@ function readPlace(cursor: HeaderCursor, name: string, where: string): TensorPla
   });
   if (dtype === undefined || shape === undefined || offsets === undefined) throw corrupt(where, `${of}: dtype, shape and data_offsets are all needed`);
   if (!Object.hasOwn(bytesPerElement, dtype)) {
-    throw corrupt(where, `${of}: element type ${JSON.stringify(dtype)}, egg reads ${Object.keys(bytesPerElement).join(", ")}`);
+    throw foreign(where, `${of}: element type ${JSON.stringify(dtype)}, egg reads ${Object.keys(bytesPerElement).join(", ")}`);
   }
   const [begin, end] = offsets;
   if (begin === undefined || end === undefined) throw corrupt(where, `${of}: data_offsets needs 2 numbers, found ${offsets.length}`);
