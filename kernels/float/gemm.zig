@@ -148,7 +148,7 @@ pub fn gridOf(args: *const ops.Gemm, lanes: u32) Grid {
     grid.shared_a = k > 0 and !as_it_lies and grid.n_tiles > 1 and batches *| m *| k <= 1 << 24;
     grid.shared_b = k > 0 and can_share and grid.m_tiles * batches / grid.b_matrices > 1;
     const c_keeps_sums = args.c_dtype == @intFromEnum(ops.Dtype.f32) and
-        (args.beta == 0 or args.addend.present() or (args.activation == 0 and !args.factor.present()));
+        (args.beta == 0 or (args.activation == 0 and !args.factor.present()));
     if (grid.parts == 1 and grid.part > grid.kc and !c_keeps_sums) {
         grid.aside = true;
         grid.mt = @min(grid.mt, 256);
@@ -224,10 +224,9 @@ pub fn gemm(args: *ops.Gemm, link: *ops.Link) ops.Error!ops.Plan {
     const c_sizes = batch ++ [2]u32{ m, n };
     const c_strides = [_]u32{ args.c_outer, args.c_inner, args.ldc, 1 };
     try link.strided(&args.c, &c_sizes, &c_strides, c_dtype, "c");
-    inline for (.{ "slope", "factor", "addend" }) |name| {
+    inline for (.{ "slope", "factor" }) |name| {
         if (@field(args, name).present()) try link.strided(&@field(args, name), &c_sizes, &c_strides, c_dtype, name);
     }
-    if (args.addend.at == args.c.at) args.addend = .{};
     try link.optional(&args.bias, &.{n}, .f32, "bias");
     const batches = @as(u64, args.outer) * args.inner;
     if (m == 0 or n == 0 or batches == 0) return .{ .tiles = .{ 0, 0, 0 } };

@@ -32,11 +32,12 @@ pub fn Finish(comptime lanes: comptime_int) type {
             /// Sums are written, or added to what is there (C itself, once), and what else comes is for `finish`.
             pub fn simple(sums: *const Sums) bool {
                 if (!sums.in_c) return !sums.last;
-                return !sums.keepsC() or (sums.plain() and (!sums.first or sums.args.beta == 1));
+                const beta = sums.args.beta;
+                return beta == 0 or (sums.plain() and (!sums.first or beta == 1));
             }
             /// The last block brings more than sums.
             pub fn finishes(sums: *const Sums) bool {
-                return sums.last and (sums.args.bias.present() or sums.args.addend.present() or !sums.plain());
+                return sums.last and (sums.args.bias.present() or !sums.plain());
             }
             /// What lies as C does, at an element of the tile.
             pub fn place(sums: *const Sums, ref: ops.Ref, i: usize, col: usize) [*]f32 {
@@ -47,25 +48,21 @@ pub fn Finish(comptime lanes: comptime_int) type {
             }
             /// The first block adds beta * C, where nothing comes between the two.
             pub fn adds(sums: *const Sums) bool {
-                return sums.in_c and sums.keepsC() and sums.plain();
-            }
-            fn keepsC(sums: *const Sums) bool {
-                return sums.args.beta != 0 and !sums.args.addend.present();
+                return sums.in_c and sums.args.beta != 0 and sums.plain();
             }
             fn plain(sums: *const Sums) bool {
                 return sums.args.activation == 0 and !sums.args.factor.present();
             }
         };
 
-        /// Activation, factor and addend of a register tile whose sums, with the bias, have just been written to C.
+        /// Activation and factor of a register tile whose sums, with the bias, have just been written to C.
         pub fn finish(sums: *const Sums, i: usize, col: usize, rows: usize, width: usize) void {
             const args = sums.args;
             switch (@as(ops.Activation, @enumFromInt(args.activation))) {
                 .none => {},
                 inline else => |activation| if (args.slope.present()) activate(activation, true, sums, i, col, rows, width) else activate(activation, false, sums, i, col, rows, width),
             }
-            if (args.factor.present()) combine(.multiply, sums, i, col, rows, width);
-            if (args.addend.present() and args.beta != 0) combine(.add, sums, i, col, rows, width);
+            if (args.factor.present()) multiply(sums, i, col, rows, width);
         }
 
         noinline fn activate(comptime activation: ops.Activation, comptime with_slope: bool, sums: *const Sums, i: usize, col: usize, rows: usize, width: usize) void {
@@ -87,20 +84,15 @@ pub fn Finish(comptime lanes: comptime_int) type {
             }
         }
 
-        noinline fn combine(comptime how: enum { multiply, add }, sums: *const Sums, i: usize, col: usize, rows: usize, width: usize) void {
+        noinline fn multiply(sums: *const Sums, i: usize, col: usize, rows: usize, width: usize) void {
             @setRuntimeSafety(false);
             const to = sums.place(sums.args.c, i, col);
-            const from = sums.place(if (how == .multiply) sums.args.factor else sums.args.addend, i, col);
-            const beta: V = @splat(sums.args.beta);
+            const factor = sums.place(sums.args.factor, i, col);
             const stride = sums.args.ldc;
             for (0..rows) |r| {
                 var at = r * stride;
                 const end = at + width;
-                while (at < end) : (at += lanes) {
-                    const x = some(f32, lanes, to + at, lanes);
-                    const other = some(f32, lanes, from + at, lanes);
-                    store(to + at, if (how == .multiply) x * other else x + beta * other, lanes);
-                }
+                while (at < end) : (at += lanes) store(to + at, some(f32, lanes, to + at, lanes) * some(f32, lanes, factor + at, lanes), lanes);
             }
         }
 
@@ -146,8 +138,8 @@ pub fn Finish(comptime lanes: comptime_int) type {
             }
         }
 
-        /// act(x + bias) * factor + beta * D for `count` elements of C from (i, j) on.
-        pub fn last(args: *const ops.Gemm, offset: usize, i: usize, j: usize, count: usize, sum: V, with_d: bool) void {
+        /// act(x + bias) * factor + beta * C for `count` elements of C from (i, j) on.
+        pub fn last(args: *const ops.Gemm, offset: usize, i: usize, j: usize, count: usize, sum: V, with_c: bool) void {
             @setRuntimeSafety(false);
             var x = sum;
             if (args.bias.present()) x += some(f32, lanes, args.bias.f32s() + j, count);
@@ -161,7 +153,7 @@ pub fn Finish(comptime lanes: comptime_int) type {
                 },
             }
             if (args.factor.present()) x *= read(args, args.factor.at + at, count);
-            if (with_d and args.beta != 0) x += @as(V, @splat(args.beta)) * read(args, args.addendOrC() + at, count);
+            if (with_c and args.beta != 0) x += @as(V, @splat(args.beta)) * read(args, args.c.at + at, count);
             write(args, args.c.at + at, x, count);
         }
 

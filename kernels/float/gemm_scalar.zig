@@ -28,7 +28,7 @@ pub fn gemm(args: *const ops.Gemm, _: u32, tile: u32, _: Bytes, _: Bytes) void {
         var y, const slope = activated(@enumFromInt(args.activation), x);
         if (args.slope.present()) write(args.slope.at + at.c, args.c_dtype, at_c, slope);
         if (args.factor.present()) y *= read(args.factor.at + at.c, args.c_dtype, at_c);
-        if (args.beta != 0) y += args.beta * read(args.addendOrC() + at.c, args.c_dtype, at_c);
+        if (args.beta != 0) y += args.beta * read(args.c.at + at.c, args.c_dtype, at_c);
         write(args.c.at + at.c, args.c_dtype, at_c, y);
     }
 }

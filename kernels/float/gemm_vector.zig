@@ -334,7 +334,7 @@ fn Product(comptime lanes: comptime_int, comptime pairs: bool) type {
             if (whole) {
                 prefetchTile(rows, vectors, to, stride);
                 if (sums.last and sums.in_c) {
-                    inline for (.{ "slope", "factor", "addend" }) |name| {
+                    inline for (.{ "slope", "factor" }) |name| {
                         const ref = @field(sums.args, name);
                         if (ref.present()) prefetchTile(rows, vectors, sums.place(ref, row, col), stride);
                     }

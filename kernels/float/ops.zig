@@ -59,9 +59,9 @@ pub const Rule = enum(u32) { sgd, adam, adamw, lion };
 /// Enums that TypeScript names too (abi.zig puts them into the manifest).
 pub const enums = .{ Op, Dtype, Activation, NormMode, RopePairs, SoftmaxMode, BinaryOp, Broadcast, UnaryOp, Reduction, Rule };
 
-/// C = act(x) * factor + beta * D, x = alpha * op(A) op(B) + bias, for each of outer * inner batches. D is `addend`, or C itself.
+/// C = act(x) * factor + beta * C, x = alpha * op(A) op(B) + bias, for each of outer * inner batches.
 /// op(A) is (m, k): A is stored (m, k) with row stride lda, or (k, m) where ta = 1. op(B) is (k, n): stored (k, n), or (n, k)
-/// where tb = 1. `slope` = act'(x), for the backward pass. beta = 0 never reads D. k = 0: x = bias.
+/// where tb = 1. `slope` = act'(x), for the backward pass. beta = 0 never reads C. k = 0: x = bias.
 /// compute = bf16 rounds A and B to bf16 on their way into the product; sums stay f32.
 /// B of i8 (tb = 1, one matrix for all batches, compute f32): row j of what is stored counts scales[j] times.
 pub const Gemm = extern struct {
@@ -69,9 +69,8 @@ pub const Gemm = extern struct {
     b: Ref,
     c: Ref,
     bias: Ref, // ? (n) f32
-    slope: Ref, // ? laid out as C, as the next two; only with an activation
-    factor: Ref, // ?
-    addend: Ref, // ? what beta multiplies instead of C
+    slope: Ref, // ? laid out as C; only with an activation
+    factor: Ref, // ? laid out as C
     scales: Ref, // (n) f32 where B is i8, else absent
     m: u32,
     n: u32,
@@ -91,16 +90,11 @@ pub const Gemm = extern struct {
     c_inner: u32,
     a_dtype: u32, // Dtype: f32 or bf16
     b_dtype: u32, // f32, bf16 or i8
-    c_dtype: u32, // f32 or bf16; of all that lies as C
+    c_dtype: u32, // f32 or bf16; of `slope` and `factor` too
     compute: u32, // Dtype: f32 or bf16
     activation: u32,
     alpha: f32,
     beta: f32,
-
-    /// The address of D.
-    pub fn addendOrC(args: *const Gemm) u64 {
-        return if (args.addend.present()) args.addend.at else args.c.at;
-    }
 };
 
 /// layer: y = (x - mean) * rstd * weight + bias, biased variance; rms: y = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + eps).

@@ -33,7 +33,7 @@ export type Field = "u32" | "i32" | "f32" | "f64" | "ref" | "u32x6" | "bool" | E
 /** Arguments of each operation, in the order of Op; a record's name is the operation's in another spelling. */
 export const args = {
   Gemm: {
-    a: "ref", b: "ref", c: "ref", bias: "ref", slope: "ref", factor: "ref", addend: "ref", scales: "ref", m: "u32", n: "u32", k: "u32", lda: "u32", ldb: "u32", ldc: "u32", ta: "bool",
+    a: "ref", b: "ref", c: "ref", bias: "ref", slope: "ref", factor: "ref", scales: "ref", m: "u32", n: "u32", k: "u32", lda: "u32", ldb: "u32", ldc: "u32", ta: "bool",
     tb: "bool", outer: "u32", inner: "u32", a_outer: "u32", a_inner: "u32", b_outer: "u32", b_inner: "u32", c_outer: "u32", c_inner: "u32",
     a_dtype: "Dtype", b_dtype: "Dtype", c_dtype: "Dtype", compute: "Dtype", activation: "Activation", alpha: "f32", beta: "f32",
   },
