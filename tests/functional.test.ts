@@ -1,7 +1,8 @@
 // Functions over tensors at the borders of what they take: places that vary per run, sizes of chunks, shapes, wrong settings.
 // Not their numbers against golden vectors (tensor-golden.test.ts). Read next: src/tensor/functional.ts.
 import { describe, expect, test } from "bun:test";
-import { capture, functional as F, nn, noGrad, ones, Parameter, randn, tensor, zeros, type Tensor } from "../src/tensor/egg.ts";
+import { context } from "../src/tensor/device.ts";
+import { capture, full, functional as F, nn, noGrad, ones, Parameter, randn, tensor, useThreads, zeros, type Tensor } from "../src/tensor/egg.ts";
 import { failure } from "./failure.ts";
 
 describe("addPositions", () => {
@@ -171,4 +172,20 @@ test("ids and targets out of range are named with their place and the range: at 
   expect(failure(() => program.runNow({ ids: Int32Array.of(0, 3, 1) })).message).toBe(found);
   program.release();
   expect(failure(() => F.linearCrossEntropy(ones([2, 3]), ones([5, 3]), tensor(Int32Array.of(4, -1))).item()).message).toBe("[tensor] crossEntropy: target -1 in row 1 of the 2 that are computed together is no class; they are 0 .. 4.");
+});
+
+test("long sums of few rows keep their digits: gradients of narrow layers over many rows, and long rows", () => {
+  const { threads, tier } = context();
+  for (const kernels of new Set([tier, "scalar"] as const)) {
+    useThreads(threads, kernels);
+    const tenth = Math.fround(0.1);
+    for (const outputs of [1, 2, 3, 4, 5]) {
+      const layer = new nn.Linear(3, outputs, { bias: false });
+      layer.forward(full([65_536, 3], 0.1)).sum().backward();
+      for (const sum of layer.weight.grad!.toArray()) expect(Math.abs(sum / (65_536 * tenth) - 1)).toBeLessThan(5e-6);
+      const long = noGrad(() => F.linear(full([outputs, 200_001], 0.1), ones([5, 200_001])).toArray());
+      for (const sum of long) expect(Math.abs(sum / (200_001 * tenth) - 1)).toBeLessThan(5e-6);
+    }
+  }
+  useThreads(threads, tier);
 });

@@ -243,7 +243,7 @@ pub fn gemm(args: *ops.Gemm, link: *ops.Link) ops.Error!ops.Plan {
     return .{
         .tiles = .{ @intCast(packs), @intCast(tiles), @intCast(sums) },
         .workspace = @intCast(grid.partSums(m, n) +| (batches * grid.sharedUnits(m) +| grid.b_matrices *| grid.parts *| grid.blocks() *| grid.blockUnits()) *| 4),
-        .scratch = if (grid.few) @as(usize, m) * (aligned(@as(usize, k) * 4) + aligned(@as(usize, grid.nt) * 4)) else grid.packedB() + grid.packedA() + grid.sumsAside(),
+        .scratch = if (grid.few) @as(usize, m) * (aligned(@as(usize, k) * 4) + 3 * aligned(@as(usize, grid.nt) * 4)) else grid.packedB() + grid.packedA() + grid.sumsAside(),
         .work = work,
     };
 }

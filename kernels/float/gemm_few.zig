@@ -1,4 +1,4 @@
-// Products of a few rows, as in decoding: each weight is read once, as it lies, and used for all rows. Sums in f32.
+// Products of a few rows, as in decoding: each weight is read once, as it lies, and used for all rows. Sums in f32, of long k in blocks that f64 adds up.
 // Not the products of many rows: gemm_vector.zig. Read next: gemm.zig (tiles).
 const std = @import("std");
 const ops = @import("ops.zig");
@@ -14,6 +14,8 @@ pub fn Few(comptime lanes: comptime_int) type {
         /// Columns of a transposed B, or rows of k, that are worked off together.
         const together = 4;
         const unrolled = 8;
+        /// At most so many terms are added up in f32: one sum of a million would lose four of its seven digits.
+        const block_depth = 256;
 
         /// A strip of columns of one batch.
         pub fn tile(args: *const ops.Gemm, grid: plan.Grid, number: u32, scratch: Bytes) void {
@@ -49,16 +51,28 @@ pub fn Few(comptime lanes: comptime_int) type {
                 const step = @as(usize, args.ldb) * size;
                 var j: usize = 0;
                 while (j + together <= cols) : (j += together) {
-                    dots(rows, together, kind, a, a_stride, k, first + j * step, step, sums + j, sum_stride);
+                    longDots(rows, together, kind, a, a_stride, k, first + j * step, step, sums + j, sum_stride);
                 }
-                while (j < cols) : (j += 1) dots(rows, 1, kind, a, a_stride, k, first + j * step, step, sums + j, sum_stride);
+                while (j < cols) : (j += 1) longDots(rows, 1, kind, a, a_stride, k, first + j * step, step, sums + j, sum_stride);
             } else {
-                for (0..rows) |i| @memset(sums[i * sum_stride ..][0..cols], 0);
+                const count = rows * sum_stride;
+                const totals: [*]f64 = @ptrCast(@alignCast(sums + count));
                 const first = args.b.at + at.b + @as(usize, place.col) * size;
                 const step = @as(usize, args.ldb) * size;
-                var l: usize = 0;
-                while (l + unrolled <= k) : (l += unrolled) rowsOfB(rows, unrolled, kind, a + l, a_stride, first + l * step, step, sums, sum_stride, cols);
-                while (l < k) : (l += 1) rowsOfB(rows, 1, kind, a + l, a_stride, first + l * step, step, sums, sum_stride, cols);
+                @memset(sums[0..count], 0);
+                if (k > block_depth) @memset(totals[0..count], 0);
+                var begin: usize = 0;
+                while (begin < k) : (begin += block_depth) {
+                    const end = @min(k, begin + block_depth);
+                    var l = begin;
+                    while (l + unrolled <= end) : (l += unrolled) rowsOfB(rows, unrolled, kind, a + l, a_stride, first + l * step, step, sums, sum_stride, cols);
+                    while (l < end) : (l += 1) rowsOfB(rows, 1, kind, a + l, a_stride, first + l * step, step, sums, sum_stride, cols);
+                    if (k <= block_depth) break;
+                    for (sums[0..count], totals) |*sum, *total| {
+                        total.* += sum.*;
+                        sum.* = if (end == k) @floatCast(total.*) else 0;
+                    }
+                }
             }
             for (0..rows) |i| {
                 var j: usize = 0;
@@ -86,6 +100,27 @@ pub fn Few(comptime lanes: comptime_int) type {
             for (to[0..k], 0..) |*x, l| {
                 const bits: u32 = if (bf16) @as(u32, ref.bf16s()[begin + l * step]) << 16 else @bitCast(ref.f32s()[begin + l * step]);
                 x.* = @bitCast(if (rounded) packing.roundBits(1, .{bits})[0] else bits);
+            }
+        }
+
+        /// `dots` of k of any length.
+        fn longDots(comptime rows: comptime_int, comptime cols: comptime_int, comptime kind: packing.Kind, a: [*]const f32, a_stride: usize, k: usize, b: usize, step: usize, sums: [*]f32, sum_stride: usize) void {
+            @setRuntimeSafety(false);
+            const block = block_depth * lanes;
+            dots(rows, cols, kind, a, a_stride, @min(k, block), b, step, sums, sum_stride);
+            if (k <= block) return;
+            var totals: [rows][cols]f64 = @splat(@splat(0));
+            var begin: usize = 0;
+            while (true) {
+                inline for (0..rows) |i| {
+                    inline for (0..cols) |j| totals[i][j] += sums[i * sum_stride + j];
+                }
+                begin += block;
+                if (begin >= k) break;
+                dots(rows, cols, kind, a + begin, a_stride, @min(k - begin, block), b + begin * comptime kind.bytes(), step, sums, sum_stride);
+            }
+            inline for (0..rows) |i| {
+                inline for (0..cols) |j| sums[i * sum_stride + j] = @floatCast(totals[i][j]);
             }
         }
 

@@ -15,12 +15,13 @@ pub fn gemm(args: *const ops.Gemm, _: u32, tile: u32, _: Bytes, _: Bytes) void {
     const a_row: usize, const a_step: usize = if (args.ta == 0) .{ i * args.lda, 1 } else .{ i, args.lda };
     for (0..args.n) |j| {
         const b_row: usize, const b_step: usize = if (args.tb == 0) .{ j, args.ldb } else .{ j * args.ldb, 1 };
-        var sum: f32 = 0;
+        var long: f64 = 0;
         for (0..args.k) |l| {
             const a = read(args.a.at + at.a, args.a_dtype, a_row + l * a_step);
             const b = if (args.b_dtype == @intFromEnum(ops.Dtype.i8)) @as(f32, @floatFromInt(args.b.i8s()[b_row + l])) else read(args.b.at + at.b, args.b_dtype, b_row + l * b_step);
-            sum += if (rounded) toF32(toBf16(a)) * toF32(toBf16(b)) else a * b;
+            long += if (rounded) toF32(toBf16(a)) * toF32(toBf16(b)) else a * b;
         }
+        var sum: f32 = @floatCast(long);
         if (args.scales.present()) sum *= args.scales.f32s()[j];
         var x = args.alpha * sum;
         if (args.bias.present()) x += args.bias.f32s()[j];
