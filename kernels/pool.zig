@@ -17,8 +17,10 @@ const spins = 4000;
 pub const Pool = struct {
     workers: []Worker,
     task: Task,
-    /// Counts tasks; workers sleep on it.
+    /// Counts tasks; all workers but the first sleep on it.
     epoch: Counter align(std.atomic.cache_line),
+    /// Counts the tasks that the first worker has a share in: all but those of `runNow`.
+    handed: Counter align(std.atomic.cache_line),
     /// Workers that have not finished the current task.
     running: Counter align(std.atomic.cache_line),
     /// 1 once the current task is finished (or none was started).
@@ -38,6 +40,7 @@ pub const Pool = struct {
             .workers = try std.heap.page_allocator.alloc(Worker, threads),
             .task = undefined,
             .epoch = .init(0),
+            .handed = .init(0),
             .running = .init(0),
             .finished = .init(1),
             .cancelled = .init(false),
@@ -63,21 +66,42 @@ pub const Pool = struct {
 
     fn stop(pool: *Pool, started: usize) void {
         pool.stopping.store(true, .release);
-        _ = pool.epoch.fetchAdd(1, .seq_cst);
-        os.wakeAll(&pool.epoch);
+        announce(&pool.epoch);
+        announce(&pool.handed);
         for (pool.workers[0..started]) |worker| worker.thread.join();
         std.heap.page_allocator.free(pool.workers);
     }
 
     /// Hands a task to the workers and returns at once. The previous one must be finished.
     pub fn start(pool: *Pool, task: Task) void {
+        pool.take(task);
+        announce(&pool.epoch);
+        announce(&pool.handed);
+    }
+
+    /// Runs a task before it returns. The calling thread takes the place of the first worker, which sleeps on: with a thread more
+    /// than cores, it would have to be woken on a core where a worker waits for the next task.
+    pub fn runNow(pool: *Pool, task: Task) void {
+        pool.take(task);
+        announce(&pool.epoch);
+        pool.share(0);
+        awaitChange(&pool.finished, 0);
+    }
+
+    fn take(pool: *Pool, task: Task) void {
         std.debug.assert(pool.finished.load(.acquire) == 1);
         pool.task = task;
         pool.cancelled.store(false, .monotonic);
         pool.running.store(@intCast(pool.workers.len), .monotonic);
         pool.finished.store(0, .release);
-        _ = pool.epoch.fetchAdd(1, .seq_cst);
-        os.wakeAll(&pool.epoch);
+    }
+
+    fn share(pool: *Pool, worker: u32) void {
+        pool.task.run(pool.task.context, worker);
+        if (pool.running.fetchSub(1, .acq_rel) == 1) {
+            pool.finished.store(1, .release);
+            os.wakeAll(&pool.finished);
+        }
     }
 
     /// True once the task is finished; waits at most `timeout_ms`.
@@ -102,27 +126,28 @@ pub const Pool = struct {
         if (pool.barrier_count.fetchAdd(1, .acq_rel) + 1 == pool.workers.len) {
             last(context);
             pool.barrier_count.store(0, .monotonic);
-            _ = pool.barrier_epoch.fetchAdd(1, .seq_cst);
-            os.wakeAll(&pool.barrier_epoch);
+            announce(&pool.barrier_epoch);
         } else awaitChange(&pool.barrier_epoch, epoch);
     }
 
     fn work(argument: *anyopaque) void {
         const worker: *Worker = @ptrCast(@alignCast(argument));
         const pool = worker.pool;
-        var epoch: u32 = 0;
+        const tasks = if (worker.index == 0) &pool.handed else &pool.epoch;
+        var seen: u32 = 0;
         while (true) {
-            awaitChange(&pool.epoch, epoch);
-            epoch +%= 1;
+            awaitChange(tasks, seen);
+            seen +%= 1;
             if (pool.stopping.load(.acquire)) return;
-            pool.task.run(pool.task.context, worker.index);
-            if (pool.running.fetchSub(1, .acq_rel) == 1) {
-                pool.finished.store(1, .release);
-                os.wakeAll(&pool.finished);
-            }
+            pool.share(worker.index);
         }
     }
 };
+
+fn announce(counter: *Counter) void {
+    _ = counter.fetchAdd(1, .seq_cst);
+    os.wakeAll(counter);
+}
 
 fn awaitChange(counter: *const Counter, seen: u32) void {
     for (0..spins) |_| {
@@ -132,15 +157,17 @@ fn awaitChange(counter: *const Counter, seen: u32) void {
     while (counter.load(.acquire) == seen) os.wait(counter, seen, 0);
 }
 
-test "every worker runs each task once, barriers hold" {
+test "every worker runs each task once, or the caller in the place of the first; barriers hold" {
     const Sum = struct {
         pool: Pool,
         before: Counter = .init(0),
         after: Counter = .init(0),
         wrong: Counter = .init(0),
+        first: std.Thread.Id = 0,
 
         fn run(context: *anyopaque, worker: u32) void {
             const self: *@This() = @ptrCast(@alignCast(context));
+            if (worker == 0) self.first = std.Thread.getCurrentId();
             for (0..50) |round| {
                 _ = self.before.fetchAdd(worker + 1, .monotonic);
                 self.pool.barrier(self, count);
@@ -158,11 +185,15 @@ test "every worker runs each task once, barriers hold" {
         defer std.testing.allocator.destroy(sum);
         sum.* = .{ .pool = undefined };
         try sum.pool.init(threads);
-        for (0..20) |_| {
+        for (0..20) |i| {
             sum.before.store(0, .monotonic);
             sum.after.store(0, .monotonic);
-            sum.pool.start(.{ .context = sum, .run = Sum.run });
-            while (!sum.pool.wait(100)) {}
+            const task: Task = .{ .context = sum, .run = Sum.run };
+            if (i % 3 == 0) {
+                sum.pool.start(task);
+                while (!sum.pool.wait(100)) {}
+            } else sum.pool.runNow(task);
+            try std.testing.expectEqual(i % 3 != 0, sum.first == std.Thread.getCurrentId());
             try std.testing.expectEqual(50 * threads * (threads + 1) / 2, sum.before.load(.monotonic));
         }
         try std.testing.expectEqual(0, sum.wrong.load(.monotonic));

@@ -4,7 +4,7 @@ const std = @import("std");
 const list = @import("list.zig");
 const ops = @import("ops.zig");
 const os = @import("../os.zig");
-const Pool = @import("../pool.zig").Pool;
+const pool = @import("../pool.zig");
 
 /// An instruction of at most this much work is run by one thread: sharing it out would cost more than it saves.
 const serial_work = 1 << 15;
@@ -166,18 +166,23 @@ pub const Program = struct {
     pub fn start(program: *Program, executor: *Executor, timed: bool) void {
         program.prepare(executor, timed);
         program.lineUp();
-        executor.pool.start(.{ .context = program, .run = work_share });
+        executor.pool.start(program.task());
     }
 
-    /// Runs the program before it returns: on the calling thread where there is nothing to share out.
+    fn task(program: *Program) pool.Task {
+        return .{ .context = program, .run = work_share };
+    }
+
+    /// Runs the program before it returns: on the calling thread alone where there is nothing to share out, else with its help.
     pub fn runNow(program: *Program, executor: *Executor, timed: bool) void {
         if (program.all_serial or executor.pool.workers.len == 1) {
             program.prepare(executor, timed);
             executor.pool.cancelled.store(false, .monotonic);
             _ = program.serialRun(0, program.instructions.len, 0);
         } else {
-            program.start(executor, timed);
-            while (!executor.pool.wait(1000)) {}
+            program.prepare(executor, timed);
+            program.lineUp();
+            executor.pool.runNow(program.task());
         }
     }
 
@@ -326,7 +331,7 @@ pub const Program = struct {
 
 /// A pool with the buffers that instructions share or have for a worker; kept, and only ever made larger.
 pub const Executor = struct {
-    pool: *Pool,
+    pool: *pool.Pool,
     workspace: []align(64) u8 = &.{},
     scratch: []align(64) u8 = &.{},
     /// Bytes from one worker's scratch to the next.
