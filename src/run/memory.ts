@@ -31,7 +31,7 @@ export interface Growth {
  * models, 5 to 30,000 steps, with texts from 64 KiB to 64 MiB; `bun tests/soak.ts memory 1` holds it against many shapes.
  */
 function growthOf(resident: number, { steps, warm }: Growth): number {
-  const start = (warm ? 0.8 : 7.2) * MiB;
+  const start = (warm ? 3.2 : 7.2) * MiB;
   const garbage = Math.min(11, 4.5 * Math.log10(Math.max(1, steps / 60))) * MiB;
   const held = Math.min(1, Math.max(0, (resident - 48 * MiB) / (64 * MiB)));
   return start + garbage * (1 + held);
