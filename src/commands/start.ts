@@ -1,12 +1,10 @@
 // What model.from names, for a run that is to begin with it: its tokenizer and its weights.
 // Not whether they go with the run's text (src/learners/create.ts). Read next: trained.ts.
-import fs from "node:fs";
-import path from "node:path";
 import { openTokenizer, tokenizerFrom } from "../data/tokenizer.ts";
 import type { Origin } from "../learners/create.ts";
 import { loadLatest } from "../run/checkpoint.ts";
 import { isForeign } from "../run/foreign.ts";
-import { openCheckpoint, openStart } from "./trained.ts";
+import { openCheckpoint, openStart, tokenizerBeside } from "./trained.ts";
 
 /**
  * @param resumed the folder of a run that goes on, whose own tokenizer it is by now: what it began with may be gone. Null for a new run.
@@ -18,8 +16,8 @@ export function originFor(resumed: string | null): Origin {
       const own = resumed === null ? null : loadLatest(resumed);
       if (own !== null) return tokenizerFrom(own.checkpoint.tokenizer);
       if (!isForeign(from)) return tokenizerFrom(openCheckpoint(from, "newest").checkpoint.tokenizer);
-      const file = path.join(fs.statSync(from).isDirectory() ? from : path.dirname(from), "tokenizer.json");
-      return fs.existsSync(file) ? openTokenizer(file, null) : null;
+      const file = tokenizerBeside(from);
+      return file === null ? null : openTokenizer(file, null);
     },
   };
 }

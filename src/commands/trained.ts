@@ -66,14 +66,20 @@ function readModel(run: string, which: string): Read {
   return isForeign(run) ? readForeign(run) : openCheckpoint(run, which);
 }
 
+/** The tokenizer.json of a model of another program; null where there is none. */
+export function tokenizerBeside(place: string): string | null {
+  const file = path.join(fs.statSync(place).isDirectory() ? place : path.dirname(place), "tokenizer.json");
+  return fs.existsSync(file) ? file : null;
+}
+
 /** A model of another program, as if a run had saved it that held nothing out. */
 function readForeign(place: string): Read {
   const { shape, tensors } = openForeign(place);
-  const words = path.join(fs.statSync(place).isDirectory() ? place : path.dirname(place), "tokenizer.json");
-  if (!fs.existsSync(words) && shape.vocabulary !== 256) {
+  const words = tokenizerBeside(place);
+  if (words === null && shape.vocabulary !== 256) {
     throw new EggError("data", `[checkpoint] ${place}: there is no tokenizer.json beside it, and its ${shape.vocabulary.toLocaleString("en")} tokens are not bytes.`, { hint: "Put the model's tokenizer.json there." });
   }
-  const tokenizer = openTokenizer(fs.existsSync(words) ? words : "bytes", null).definition;
+  const tokenizer = openTokenizer(words ?? "bytes", null).definition;
   const config = presetConfig("gpt-nano");
   config.data = { ...config.data, validation: 0 };
   Object.assign(config.model, knobsOfShape(shape));
